@@ -1,0 +1,113 @@
+"""MMRPT on the embedded world: which sentences need the image, what was cut out, and whether reconstructing it helps."""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """Base, supervised control and MMRPT, one seed."""
+    config = ConfigDict()
+    config.title = "MMRPT on scenes"
+    config.seed = 0
+    config.stages = ("caption", "score", "mask", "rl", "evaluate")
+    config.arms = ("base", "sft", "mmrpt")
+    config.log_every = 10
+    config.save_every = 100
+    config.init = ConfigDict({"weights": "", "tokenizer": ""})
+    config.tokenizer = ConfigDict({"vocab_size": 1024})
+    config.data = ConfigDict(
+        {
+            "kind": "scenes",
+            "world": "biased",
+            "path": "",
+            "split": "train",
+            "items": 2000,
+            "caption_items": 10_000_000,
+            "prompt_lengths": (72, 120),
+            "caption_lengths": (48,),
+            "branch_lengths": (24,),
+        }
+    )
+    config.model = ConfigDict(
+        {
+            "decoder": {
+                "width": 128,
+                "layers": 4,
+                "heads": 4,
+                "kv_heads": 2,
+                "head_dim": 32,
+                "mlp": 384,
+                "qk_norm": True,
+                "unroll": 4,
+            },
+            "vision": {
+                "image_height": 64,
+                "image_width": 64,
+                "patch_size": 8,
+                "transformer": {
+                    "width": 128,
+                    "layers": 3,
+                    "heads": 4,
+                    "kv_heads": 4,
+                    "head_dim": 32,
+                    "mlp": 256,
+                    "qk_norm": True,
+                    "unroll": 3,
+                },
+            },
+        }
+    )
+    config.caption = ConfigDict(
+        {
+            "steps": 0,
+            "batch_size": 32,
+            "captions_per_image": 3,
+            "learning_rate": 2e-3,
+            "warmup": 200,
+            "micro_batches": 1,
+            "image_dropout": 0.1,
+        }
+    )
+    config.score = ConfigDict({"batch_size": 64, "layer_fractions": (0.5, 1.0), "heads": "mean", "query_shift": 0})
+    config.mask = ConfigDict(
+        {
+            "score": "llr",
+            "granularity": "sentence_then_word",
+            "sentence_threshold": {"kind": "quantile", "quantile": 0.5},
+            "word_threshold": {"kind": "quantile", "quantile": 0.7},
+            "max_spans": 3,
+            "max_words": 3,
+            "spans_per_prompt": 1,
+            "context": "bidirectional",
+            "max_blind_probability": 0.5,
+        }
+    )
+    config.fill = ConfigDict(
+        {"think": "none", "warmup_steps": 60, "batch_size": 32, "learning_rate": 1e-3, "learning_rate_warmup": 10}
+    )
+    config.rl = ConfigDict(
+        {
+            "steps": 100,
+            "prompts_per_step": 16,
+            "group_size": 8,
+            "temperature": 1.0,
+            "learning_rate": 3e-4,
+            "learning_rate_warmup": 5,
+            "micro_batches": 1,
+            "updates_per_rollout": 1,
+            "train_on_truncated": True,
+            "rewards": {"exact_match": 1.0, "token_f1": 0.3, "format": 0.1, "visual_gain": 0.5},
+            "visual_gain": {"of": "answer", "cap": 3.0},
+            "advantage": {"combine": "sum_then_normalise", "scale": "variant", "min_std": 1e-4},
+            "loss": {"variant": "dapo", "kl": "none", "kl_coefficient": 0.0, "entropy_coefficient": 0.0},
+        }
+    )
+    config.evaluate = ConfigDict(
+        {
+            "worlds": ("biased", "unbiased", "flipped", "held_out"),
+            "batch_size": 64,
+            "fill_items": 256,
+            "cloze_items": 300,
+            "split": "dev",
+        }
+    )
+    return config

@@ -1,0 +1,109 @@
+"""Grain pipelines in which batch number `step` is a pure function of (seed, step)."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import grain
+import numpy as np
+
+from mmrpt_jax.data.records import RandomAccess
+
+Transform = Callable[[Any], Any] | grain.transforms.RandomMap
+
+
+def make_dataset(
+    source: RandomAccess[Any],
+    *,
+    seed: int,
+    batch_size: int,
+    transform: Transform | None = None,
+    shuffle: bool = True,
+    repeat: bool = True,
+    shard_index: int = 0,
+    shard_count: int = 1,
+) -> grain.MapDataset:
+    """Returns batches; number `step` depends on (seed, step) alone, not on what was read before.
+
+    The order is global: all shards shuffle alike (anew each epoch) and take every `shard_count`-th example,
+    so that the `step`-th batches of all shards hold together what one shard with ``batch_size * shard_count``
+    would hold.
+
+    Args:
+        source: random-access examples.
+        seed: seeds the order and the random transform; the same on all shards.
+        batch_size: examples in a batch of this shard.
+        transform: example -> example, on Grain's reader threads; a `grain.transforms.RandomMap` also receives
+            a NumPy generator that depends on (seed, global position) alone. Its results are mappings, see
+            `collate`.
+        shuffle: whether to shuffle.
+        repeat: endless epochs; otherwise one epoch, whose last batch may be smaller, and shards may differ in
+            length.
+        shard_index: this shard, commonly `jax.process_index()`.
+        shard_count: number of shards, commonly `jax.process_count()`.
+
+    Raises:
+        ValueError: `source` is empty, or the batch size or shard are out of range.
+    """
+    if len(source) == 0:
+        raise ValueError("the source has no examples")
+    if batch_size < 1 or not 0 <= shard_index < shard_count:
+        raise ValueError(
+            f"bad batch_size={batch_size}, shard_index={shard_index} or shard_count={shard_count}"
+        )
+    dataset = grain.MapDataset.source(source).seed(seed)
+    if shuffle:
+        dataset = dataset.shuffle()
+    if repeat:
+        dataset = dataset.repeat()
+    # Transformed before the shard is cut out, so that random numbers follow the global position.
+    if isinstance(transform, grain.transforms.RandomMap):
+        dataset = dataset.random_map(transform)
+    elif transform is not None:
+        dataset = dataset.map(transform)
+    dataset = dataset[shard_index::shard_count]
+    return dataset.batch(batch_size, drop_remainder=repeat, batch_fn=collate)
+
+
+def make_iterator(
+    dataset: grain.MapDataset, *, start_step: int = 0, num_threads: int = 2, prefetch: int = 4
+) -> grain.DatasetIterator:
+    """Iterates over `dataset` from batch `start_step`, reading ahead on threads.
+
+    ``get_state()`` and ``set_state()`` of the iterator save and restore its position; Grain's checkpoint
+    handlers for Orbax take the iterator itself.
+
+    Args:
+        dataset: batches from `make_dataset`.
+        start_step: the first batch.
+        num_threads: reader threads; 0 reads in the caller's thread.
+        prefetch: batches read ahead; 0 reads none.
+    """
+    options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=prefetch)
+    iterator = iter(dataset.to_iter_dataset(options))
+    grain.experimental.set_next_index(iterator, start_step)
+    return iterator
+
+
+def collate(examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Stacks arrays and numbers along a new first axis; anything else (text, bytes, lists) becomes a list.
+
+    Raises:
+        ValueError: the examples differ in their fields or in the shape of an array.
+    """
+    fields = examples[0].keys()
+    if any(example.keys() != fields for example in examples):
+        raise ValueError(
+            f"examples of one batch have different fields: {sorted({tuple(e) for e in examples})}"
+        )
+    return {field: _stack(field, [example[field] for example in examples]) for field in fields}
+
+
+def _stack(field: str, values: list[Any]) -> Any:
+    if not isinstance(values[0], np.ndarray | np.generic | int | float | bool):
+        return values
+    shapes = {np.shape(value) for value in values}
+    if len(shapes) > 1:
+        raise ValueError(
+            f"field {field!r} has the shapes {sorted(shapes)} within one batch; pad or resize it first"
+        )
+    return np.stack(values)

@@ -1,0 +1,95 @@
+"""From text to padded prompt and branch arrays. Masks are made here, where the tokens are made."""
+
+import bisect
+from collections.abc import Sequence
+
+import numpy as np
+
+from mmrpt_jax.data.tokenizer import ANSWER, END_ANSWER, END_THINK, EOS, IMAGE, THINK, Tokenizer
+from mmrpt_jax.models.vlm import BranchTokens, PromptTokens
+
+CAPTION_PROMPT = f"{IMAGE} describe the image :"
+FILL_PROMPT = f"{IMAGE} fill in the blank : {{text}}"
+
+
+class TooLongError(ValueError):
+    """A prompt or branch does not fit the largest length; nothing is ever cut off an image or an answer."""
+
+
+def caption_prompt() -> str:
+    """The prompt behind which captions are learned and scored."""
+    return CAPTION_PROMPT
+
+
+def fill_prompt(masked_caption: str) -> str:
+    """The prompt that asks for the hidden span of a masked caption."""
+    return FILL_PROMPT.format(text=masked_caption)
+
+
+def completion(think: str, answer: str) -> str:
+    """`<think>…</think><answer>…</answer>` and the end token."""
+    return f"{THINK}{think}{END_THINK}{ANSWER}{answer}{END_ANSWER}{EOS}"
+
+
+def bucket(length: int, buckets: Sequence[int], what: str) -> int:
+    """The smallest bucket that holds `length`.
+
+    Raises:
+        TooLongError: `length` exceeds the largest bucket.
+    """
+    place = bisect.bisect_left(sorted(buckets), length)
+    if place == len(buckets):
+        raise TooLongError(f"{what} takes {length} tokens, more than the largest length {max(buckets)}")
+    return sorted(buckets)[place]
+
+
+def encode_prompt_ids(tokenizer: Tokenizer, text: str, *, image_tokens: int) -> list[int]:
+    """Token ids of a prompt, each image placeholder repeated once per visual token."""
+    ids: list[int] = []
+    for token in tokenizer.encode(text).ids:
+        ids += [token] * (image_tokens if token == tokenizer.image_id else 1)
+    return ids
+
+
+def encode_prompts(
+    tokenizer: Tokenizer, texts: Sequence[str], *, image_tokens: int, images_per_prompt: int = 1, lengths: Sequence[int]
+) -> PromptTokens:
+    """Encodes prompts to one of `lengths`, padded on the right.
+
+    Raises:
+        TooLongError: a prompt exceeds the largest length.
+        ValueError: a prompt has not exactly `images_per_prompt` placeholders.
+    """
+    rows = [encode_prompt_ids(tokenizer, text, image_tokens=image_tokens) for text in texts]
+    length = bucket(max(map(len, rows)), lengths, "a prompt")
+    ids, valid = _pad(rows, length, tokenizer.pad_id)
+    slots = (ids == tokenizer.image_id) & valid
+    wrong = np.flatnonzero(slots.sum(1) != images_per_prompt * image_tokens)
+    if wrong.size:
+        raise ValueError(
+            f"prompt {wrong[0]} has {slots[wrong[0]].sum()} image tokens where its images give "
+            f"{images_per_prompt * image_tokens}: {texts[wrong[0]]!r}"
+        )
+    return PromptTokens(ids, valid, slots)
+
+
+def encode_branches(tokenizer: Tokenizer, groups: Sequence[Sequence[str]], *, lengths: Sequence[int]) -> BranchTokens:
+    """Encodes groups of equal size to [B, G, R]; the texts carry their own end token.
+
+    Raises:
+        TooLongError: a branch exceeds the largest length.
+    """
+    size = len(groups[0])
+    rows = [list(tokenizer.encode(text).ids) for group in groups for text in group]
+    length = bucket(max(map(len, rows)), lengths, "a branch")
+    ids, valid = _pad(rows, length, tokenizer.pad_id)
+    return BranchTokens(ids.reshape(-1, size, length), valid.reshape(-1, size, length))
+
+
+def _pad(rows: Sequence[Sequence[int]], length: int, pad_id: int) -> tuple[np.ndarray, np.ndarray]:
+    ids = np.full((len(rows), length), pad_id, np.int32)
+    valid = np.zeros((len(rows), length), bool)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = row
+        valid[i, : len(row)] = True
+    return ids, valid

@@ -1,0 +1,60 @@
+"""Shares of right answers, by kind, with their uncertainty."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from mmrpt_jax.data.prompts import caption_prompt, fill_prompt
+from mmrpt_jax.data.tokenizer import EOS
+from mmrpt_jax.evaluation.evaluator import Evaluator, ImageCondition
+from mmrpt_jax.evaluation.items import ClozeItem, FillItem
+from mmrpt_jax.rewards import exact_match_score, parse_completion
+
+
+def fill_accuracy(
+    evaluator: Evaluator, params, items: Sequence[FillItem], condition: ImageCondition = "right"
+) -> dict[str, float]:
+    """Exact match of generated answers on hidden spans: `all`, every kind, and `parsed`, the share of well-formed ones."""
+    prompts = [fill_prompt(item.masked) for item in items]
+    parsed = [
+        parse_completion(text)
+        for text in evaluator.generate(params, [item.image for item in items], prompts, condition)
+    ]
+    right = [exact_match_score(p.answer, item.answer) for p, item in zip(parsed, items, strict=True)]
+    shares = by_kind(right, [item.kind for item in items])
+    return shares | {"parsed": float(np.mean([p.well_formed for p in parsed]))}
+
+
+def cloze_accuracy(evaluator: Evaluator, params, items: Sequence[ClozeItem]) -> dict[str, float]:
+    """Zero-shot accuracy: the statement that the model finds most likely as a caption of the image.
+
+    Returns:
+        `all`, every kind, and `bias`: the share of colour questions answered with the training world's favourite colour
+        where that is wrong.
+    """
+    statements = [[item.cloze.replace("[MASK]", c) + EOS for c in item.candidates] for item in items]
+    scores = evaluator.log_likelihoods(
+        params, [item.image for item in items], [caption_prompt()] * len(items), statements
+    )
+    chosen = [item.candidates[int(np.argmax(score))] for item, score in zip(items, scores, strict=True)]
+    right = [float(choice == item.answer) for choice, item in zip(chosen, items, strict=True)]
+    misled = [
+        float(choice == item.bias_answer)
+        for choice, item in zip(chosen, items, strict=True)
+        if item.bias_answer is not None and item.bias_answer != item.answer
+    ]
+    return by_kind(right, [item.kind for item in items]) | ({"bias": float(np.mean(misled))} if misled else {})
+
+
+def by_kind(right: Sequence[float], kinds: Sequence[str]) -> dict[str, float]:
+    """Mean over all items, and over the items of each kind."""
+    groups = defaultdict(list)
+    for value, kind in zip(right, kinds, strict=True):
+        groups[kind].append(value)
+    return {"all": float(np.mean(right))} | {kind: float(np.mean(values)) for kind, values in sorted(groups.items())}
+
+
+def binomial_ci95(share: float, count: int) -> float:
+    """Half the width of the normal 95 % interval of a share of `count` independent items."""
+    return 1.96 * float(np.sqrt(share * (1.0 - share) / count))

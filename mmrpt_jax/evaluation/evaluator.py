@@ -1,0 +1,114 @@
+"""Compiled evaluation of any parameters of one model: greedy answers and candidate likelihoods."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from mmrpt_jax.data.examples import stack_images
+from mmrpt_jax.data.prompts import encode_branches, encode_prompts
+from mmrpt_jax.data.tokenizer import Tokenizer
+from mmrpt_jax.models.config import VLMConfig
+from mmrpt_jax.models.forward import forward
+from mmrpt_jax.models.vlm import BranchTokens, PromptTokens
+from mmrpt_jax.sampling import make_rollout
+from mmrpt_jax.training.supervised import hide_images
+
+ImageCondition = Literal["right", "swapped", "none"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluator:
+    """Scores prompts in batches of one size, so that every program is compiled once.
+
+    Attributes:
+        model: sizes.
+        tokenizer: text to ids.
+        batch_size: prompts per batch; the last batch is filled up with its last item.
+        prompt_lengths: buckets.
+        branch_lengths: buckets; the largest bounds generated answers.
+    """
+
+    model: VLMConfig
+    tokenizer: Tokenizer
+    batch_size: int
+    prompt_lengths: tuple[int, ...]
+    branch_lengths: tuple[int, ...]
+
+    def __post_init__(self):
+        greedy = make_rollout(
+            self.model,
+            group_size=1,
+            max_tokens=max(self.branch_lengths),
+            end_ids=(self.tokenizer.eos_id,),
+            banned=jnp.asarray(self.tokenizer.banned),
+            temperature=0.0,
+        )
+
+        def likelihood(params, images, prompt: PromptTokens, branches: BranchTokens):
+            out = forward(self.model, params, images, prompt, branches)
+            return jnp.sum(jnp.where(branches.valid, out.logprobs, 0.0), axis=-1)
+
+        object.__setattr__(self, "_greedy", jax.jit(greedy))
+        object.__setattr__(self, "_likelihood", jax.jit(likelihood))
+
+    def generate(
+        self, params, images: Sequence[np.ndarray], prompts: Sequence[str], condition: ImageCondition = "right"
+    ) -> list[str]:
+        """The most likely completion of each prompt, token by token.
+
+        Args:
+            params: the policy.
+            images: one per prompt.
+            prompts: text with one image placeholder.
+            condition: the prompt's own image, another prompt's, or none.
+        """
+        completions = []
+        for rows, batch, prompt in self._batches(images, prompts, condition):
+            rollout = self._greedy(params, batch, prompt, jax.random.key(0))
+            ids, valid = np.asarray(rollout.ids)[:, 0], np.asarray(rollout.valid)[:, 0]
+            completions += [self.tokenizer.decode(ids[i][valid[i]]) for i in range(rows)]
+        return completions
+
+    def log_likelihoods(
+        self, params, images: Sequence[np.ndarray], prompts: Sequence[str], candidates: Sequence[Sequence[str]]
+    ) -> list[Float[np.ndarray, "candidates"]]:
+        """log p(candidate | image, prompt) in nats, summed over the candidate's tokens.
+
+        Args:
+            params: the policy.
+            images: one per prompt.
+            prompts: text with one image placeholder.
+            candidates: texts per prompt, in any number; shorter lists are padded to the longest of all.
+        """
+        width, scores = max(map(len, candidates)), []
+        for start, (rows, batch, prompt) in zip(
+            range(0, len(prompts), self.batch_size), self._batches(images, prompts, "right"), strict=True
+        ):
+            texts = [candidates[min(start + i, len(prompts) - 1)] for i in range(self.batch_size)]
+            padded = [[*group, *[group[-1]] * (width - len(group))] for group in texts]
+            branches = encode_branches(self.tokenizer, padded, lengths=self.branch_lengths)
+            values = np.asarray(self._likelihood(params, batch, prompt, branches))
+            scores += [values[i, : len(texts[i])] for i in range(rows)]
+        return scores
+
+    def _batches(
+        self, images: Sequence[np.ndarray], prompts: Sequence[str], condition: ImageCondition
+    ) -> Iterator[tuple[int, Any, PromptTokens]]:
+        if condition == "swapped":
+            images = [*images[1:], images[0]]
+        for start in range(0, len(prompts), self.batch_size):
+            chosen = [min(i, len(prompts) - 1) for i in range(start, start + self.batch_size)]
+            prompt = encode_prompts(
+                self.tokenizer,
+                [prompts[i] for i in chosen],
+                image_tokens=self.model.vision.num_patches,
+                lengths=self.prompt_lengths,
+            )
+            if condition == "none":
+                prompt = hide_images(prompt, np.ones(self.batch_size, bool))
+            yield min(self.batch_size, len(prompts) - start), stack_images([images[i] for i in chosen]), prompt

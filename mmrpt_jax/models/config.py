@@ -1,0 +1,76 @@
+"""Model sizes, as frozen dataclasses: hashable, so that they can be static arguments of compiled functions."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class TransformerConfig:
+    """A stack of pre-norm blocks: RMSNorm, attention over key blocks, gated MLP.
+
+    Attributes:
+        width: D, features of a token.
+        layers: L.
+        heads: N, query heads.
+        kv_heads: K, key-value heads; divides `heads`.
+        head_dim: H.
+        mlp: F, width of the gated MLP.
+        rope_theta: base of the rotary frequencies; 0 switches rotary positions off.
+        qk_norm: RMSNorm on each head's queries and keys.
+        qkv_bias: biases on the query, key and value projections.
+        norm_eps: added to the mean square in RMSNorm.
+        query_chunk: queries per attention block; bounds the score matrix to `query_chunk` rows.
+        remat: recompute each layer in the backward pass instead of storing it.
+    """
+
+    width: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    mlp: int
+    rope_theta: float = 10_000.0
+    qk_norm: bool = False
+    qkv_bias: bool = False
+    norm_eps: float = 1e-6
+    query_chunk: int = 256
+    remat: bool = False
+    unroll: int = 1
+
+    def __post_init__(self):
+        if self.heads % self.kv_heads:
+            raise ValueError(f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})")
+
+
+@dataclasses.dataclass(frozen=True)
+class VisionConfig:
+    """A ViT: square patches, learned positions, and a `TransformerConfig` without rotary positions."""
+
+    image_height: int
+    image_width: int
+    patch_size: int
+    transformer: TransformerConfig
+
+    def __post_init__(self):
+        if self.image_height % self.patch_size or self.image_width % self.patch_size:
+            raise ValueError(
+                f"image size {self.image_height}x{self.image_width} is not a multiple of patch_size {self.patch_size}"
+            )
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Patches per column and per row."""
+        return self.image_height // self.patch_size, self.image_width // self.patch_size
+
+    @property
+    def num_patches(self) -> int:
+        """I, visual tokens of one image."""
+        return self.grid[0] * self.grid[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class VLMConfig:
+    """A vision tower, a connector and a decoder with tied embeddings; V tokens in the vocabulary."""
+
+    vocab_size: int
+    decoder: TransformerConfig
+    vision: VisionConfig

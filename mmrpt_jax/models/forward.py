@@ -1,0 +1,57 @@
+"""The forward pass that training, scoring and evaluation share: log-probabilities of given branches, and what they looked at."""
+
+from typing import NamedTuple
+
+from jaxtyping import Array, Bool, Float, UInt8
+
+from mmrpt_jax.models.config import VLMConfig
+from mmrpt_jax.models.head import score_tokens
+from mmrpt_jax.models.vlm import VLM, BranchTokens, PromptTokens
+
+
+class Forward(NamedTuple):
+    """Scores of branch tokens.
+
+    Attributes:
+        logprobs: [B G R] of each branch token, nats, ≤ 0.
+        entropy: [B G R] of the distribution that it was drawn from, nats, ≥ 0.
+        mass: [L B G R N M] attention mass of each branch query per region, or None.
+        received: [L B P N] attention mass that each prompt key received from the weighted queries, or None.
+    """
+
+    logprobs: Float[Array, "B G R"]
+    entropy: Float[Array, "B G R"]
+    mass: Float[Array, "L B G R N M"] | None
+    received: Float[Array, "L B P N"] | None
+
+
+def forward(
+    config: VLMConfig,
+    params,
+    images: UInt8[Array, "B C h w 3"] | None,
+    prompt: PromptTokens,
+    branches: BranchTokens,
+    *,
+    temperature: float = 1.0,
+    banned: Bool[Array, "V"] | None = None,
+    regions: Float[Array, "B P M"] | None = None,
+    query_weights: Float[Array, "B G R"] | None = None,
+) -> Forward:
+    """Runs prompts once and all their branches behind them.
+
+    Args:
+        config: the model.
+        params: its parameters.
+        images: C images per prompt.
+        prompt: the prompts.
+        branches: G branches per prompt.
+        temperature: divides the logits, as in sampling.
+        banned: ids that cannot be sampled, as in sampling.
+        regions: indicator columns over prompt keys, if their attention mass is wanted.
+        query_weights: which branch queries count in the mass received; needed with `regions`.
+    """
+    model, variables = VLM(config), {"params": params}
+    state = model.apply(variables, images, prompt, method=VLM.encode_prompt)
+    hidden, out = model.apply(variables, state, branches, regions, query_weights, method=VLM.extend)
+    scores = score_tokens(hidden, params["embedding"], branches.ids, temperature=temperature, banned=banned)
+    return Forward(scores.logprobs, scores.entropy, out.mass, out.received)

@@ -1,0 +1,42 @@
+"""Parameters from a seed, born on their devices."""
+
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from mmrpt_jax.models.config import VLMConfig
+from mmrpt_jax.models.sharding import RULES, parameter_shardings
+from mmrpt_jax.models.vlm import VLM, BranchTokens, PromptTokens
+
+
+def initialise(config: VLMConfig, key, mesh: Mesh | None = None, rules: Mapping[str, str | None] = RULES):
+    """Fresh parameters as a plain nested dict; with a mesh, each is created in its shards, never whole on one device."""
+
+    def init(key):
+        return VLM(config).init(key, *_smallest_input(config))["params"]
+
+    if mesh is None:
+        return nn.unbox(jax.jit(init)(key))
+    shardings = parameter_shardings(jax.eval_shape(init, key), mesh, rules)
+    return jax.jit(lambda key: nn.unbox(init(key)), out_shardings=shardings)(key)
+
+
+def abstract_parameters(config: VLMConfig):
+    """Shapes and types of all parameters, without computing any."""
+    return jax.eval_shape(lambda: initialise(config, jax.random.key(0)))
+
+
+def count_parameters(params) -> int:
+    """Number of scalars in a tree of (abstract) parameters."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def _smallest_input(config: VLMConfig):
+    vision = config.vision
+    ids = jnp.zeros((1, vision.num_patches), jnp.int32)
+    images = jnp.zeros((1, 1, vision.image_height, vision.image_width, 3), jnp.uint8)
+    branches = BranchTokens(jnp.zeros((1, 1, 1), jnp.int32), jnp.ones((1, 1, 1), bool))
+    return images, PromptTokens(ids, ids == 0, ids == 0), branches

@@ -1,0 +1,67 @@
+"""The parts of a transformer block. Every parameter declares its logical axes in the line that makes it."""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+_KERNEL = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
+
+
+class RMSNorm(nn.Module):
+    """x / sqrt(mean(x²) + eps) · scale, in float32 (Zhang & Sennrich, 2019)."""
+
+    eps: float = 1e-6
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*E D"]) -> Float[Array, "*E D"]:
+        scale = self.param("scale", nn.with_logical_partitioning(nn.initializers.ones, ("norm",)), (x.shape[-1],))
+        wide = x.astype(jnp.float32)
+        normed = wide * jax.lax.rsqrt(jnp.mean(wide**2, axis=-1, keepdims=True) + self.eps)
+        return (normed * scale).astype(x.dtype)
+
+
+class Linear(nn.Module):
+    """x @ kernel (+ bias), the kernel's axes named for the sharding rules."""
+
+    features: int
+    axes: Sequence[str]
+    use_bias: bool = False
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*E D"]) -> Float[Array, "*E F"]:
+        shape = (x.shape[-1], self.features)
+        kernel = self.param("kernel", nn.with_logical_partitioning(_KERNEL, tuple(self.axes)), shape)
+        y = x @ kernel.astype(x.dtype)
+        if self.use_bias:
+            zeros = nn.with_logical_partitioning(nn.initializers.zeros, (self.axes[-1],))
+            y = y + self.param("bias", zeros, (self.features,)).astype(x.dtype)
+        return y
+
+
+class GatedMLP(nn.Module):
+    """down(silu(gate(x)) · up(x)) (Shazeer, 2020: SwiGLU)."""
+
+    width: int
+    mlp: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*E D"]) -> Float[Array, "*E D"]:
+        gate = Linear(self.mlp, ("embed", "mlp"), name="gate")(x)
+        up = Linear(self.mlp, ("embed", "mlp"), name="up")(x)
+        return Linear(self.width, ("mlp", "embed"), name="down")(nn.silu(gate) * up)
+
+
+def rotate(
+    x: Float[Array, "*E T N H"], positions: Int[Array, "*E T"], *, theta: float
+) -> Float[Array, "*E T N H"]:
+    """Rotary positions (Su et al., 2021), halves convention: (x₁, x₂) → (x₁cos − x₂sin, x₂cos + x₁sin)."""
+    half = x.shape[-1] // 2
+    frequencies = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    angles = positions[..., None, None].astype(jnp.float32) * frequencies
+    cos, sin = jnp.cos(angles), jnp.sin(angles)
+    first, second = x[..., :half].astype(jnp.float32), x[..., half:].astype(jnp.float32)
+    rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    return rotated.astype(x.dtype)

@@ -1,0 +1,64 @@
+"""One table from logical axes to mesh axes, and what follows from it: where every parameter lives."""
+
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+MESH_AXES = ("data", "fsdp", "tensor")
+
+# Logical axis (named where the parameter is declared) -> mesh axis.
+RULES: Mapping[str, str | None] = {
+    "layers": None,
+    "vocab": "tensor",
+    "embed": "fsdp",
+    "heads": "tensor",
+    "kv_heads": "tensor",
+    "mlp": "tensor",
+    "norm": None,
+    "patch": None,
+    "image": None,
+}
+
+
+def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
+    """A mesh over all devices; one of the sizes may be -1 and takes what the others leave.
+
+    Raises:
+        ValueError: the sizes do not multiply to the number of devices.
+    """
+    sizes, devices = [data, fsdp, tensor], jax.device_count()
+    if sizes.count(-1) > 1:
+        raise ValueError(f"at most one mesh axis may be -1, got {dict(zip(MESH_AXES, sizes, strict=True))}")
+    known = 1
+    for size in sizes:
+        known *= size if size != -1 else 1
+    sizes = [devices // known if size == -1 else size for size in sizes]
+    if sizes[0] * sizes[1] * sizes[2] != devices:
+        raise ValueError(f"mesh {dict(zip(MESH_AXES, sizes, strict=True))} does not cover {devices} devices")
+    return jax.make_mesh(sizes, MESH_AXES, axis_types=(AxisType.Auto,) * 3)
+
+
+def parameter_shardings(boxed, mesh: Mesh, rules: Mapping[str, str | None] = RULES):
+    """Shardings of a tree of (abstract) boxed parameters; an axis that does not divide stays whole.
+
+    Raises:
+        KeyError: a logical axis is not in the table.
+    """
+
+    def place(spec: PartitionSpec, leaf) -> NamedSharding:
+        axes = [None if name is None else rules[name] for name in spec]
+        fits = [
+            axis if axis is not None and size % mesh.shape[axis] == 0 else None
+            for axis, size in zip(axes, leaf.shape, strict=False)
+        ]
+        return NamedSharding(mesh, PartitionSpec(*fits))
+
+    is_spec = lambda x: isinstance(x, PartitionSpec)  # noqa: E731
+    return jax.tree.map(place, nn.get_partition_spec(boxed), nn.unbox(boxed), is_leaf=is_spec)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Batches are split over prompts; the group axis never is."""
+    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))

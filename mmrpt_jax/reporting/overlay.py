@@ -1,0 +1,170 @@
+"""One picture of what was scored and masked: image patches and caption words coloured by dependency."""
+
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageDraw, ImageFont
+
+from mmrpt_jax.reporting.colours import dependency_colours, lightness, normalise
+
+PANEL, MARGIN, GAP, LINE_GAP = 560, 44, 12, 18
+INK, QUIET, UNSCORED, OUTLINE = (38, 34, 44), (122, 116, 128), (238, 238, 240), (0, 110, 140)
+TEXT_SIZE, LABEL_SIZE = 32, 22
+WORD_PADDING = (10, 7)
+
+
+class Box(NamedTuple):
+    """A rectangle in pixels, the right and lower edge included."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+    def grown(self, by: int) -> "Box":
+        """The box with each edge moved out by `by` pixels."""
+        return Box(self.left - by, self.top - by, self.right + by, self.bottom + by)
+
+
+def dependency_overlay(
+    image: UInt8[np.ndarray, "h w 3"],
+    patch_heat: Float[np.ndarray, "gh gw"],
+    words: Sequence[str],
+    word_scores: Float[np.ndarray, " words"],
+    masked_word_indices: Collection[int],
+    *,
+    patch_label: str = "attention received per patch",
+    word_label: str = "visual dependency of each word",
+) -> Image.Image:
+    """Draws the image, the image under its patch heat map, and the caption with every word on its colour.
+
+    Both scales run from the smallest to the largest value shown; their ends are printed beside them. Masked
+    words are outlined, neighbours together.
+
+    Args:
+        image: sRGB.
+        patch_heat: a score per patch, in rows; the grid covers the image.
+        words: the caption's words in order, as they are to be shown.
+        word_scores: a score per word; NaN for a word that was not scored, drawn on grey.
+        masked_word_indices: indices into `words` of the span or spans that were cut out.
+        patch_label: what `patch_heat` is.
+        word_label: what `word_scores` are.
+
+    Returns:
+        An RGB picture about 1,200 pixels wide.
+
+    Raises:
+        ValueError: lengths disagree, an index lies outside the caption, or scores hold no finite number.
+    """
+    if len(word_scores) != len(words):
+        raise ValueError(
+            f"overlay: {len(words)} words but {len(word_scores)} scores; give one score per word"
+        )
+    if not all(0 <= index < len(words) for index in masked_word_indices):
+        raise ValueError(
+            f"overlay: masked words {sorted(masked_word_indices)} lie outside 0..{len(words) - 1}"
+        )
+    heat, *heat_range = normalise(patch_heat)
+    levels, *word_range = normalise(word_scores)
+
+    height = round(PANEL * image.shape[0] / image.shape[1])
+    original = Image.fromarray(image).resize((PANEL, height), Image.Resampling.BICUBIC)
+    right = MARGIN + PANEL + MARGIN
+    panels_top = MARGIN + LABEL_SIZE + GAP
+    legend_top = panels_top + height + GAP
+    caption_top = legend_top + LABEL_SIZE + MARGIN
+    boxes = layout_words(words, left=MARGIN, top=caption_top, width=2 * PANEL + MARGIN)
+    footer_top = boxes[-1].bottom + MARGIN
+
+    canvas = Image.new("RGB", (right + PANEL + MARGIN, footer_top + LABEL_SIZE + MARGIN), "white")
+    draw = ImageDraw.Draw(canvas)
+    canvas.paste(original, (MARGIN, panels_top))
+    canvas.paste(heat_panel(original, heat), (right, panels_top))
+    for left, label in ((MARGIN, "image"), (right, patch_label)):
+        draw.text((left, MARGIN), label, QUIET, _font(LABEL_SIZE))
+    _draw_scale(draw, right, legend_top, *heat_range)
+    _draw_words(draw, words, levels, boxes)
+    for box in masked_outlines(boxes, masked_word_indices):
+        draw.rounded_rectangle(box, radius=10, outline=OUTLINE, width=4)
+    _draw_footer(draw, footer_top, word_label, word_range, bool(masked_word_indices))
+    return canvas
+
+
+def heat_panel(image: Image.Image, levels: Float[np.ndarray, "gh gw"]) -> Image.Image:
+    """Tints the image, in grey, with the colour of each patch; patches keep sharp edges, as scores have."""
+    grey = np.asarray(image.convert("L"), np.float64)[..., None] / 255
+    colours = Image.fromarray(dependency_colours(levels)).resize(image.size, Image.Resampling.NEAREST)
+    # Black parts of the image still have to show their patch's colour, so shading stops at 0.7.
+    return Image.fromarray((np.asarray(colours) * (0.7 + 0.3 * grey)).round().astype(np.uint8))
+
+
+def layout_words(words: Sequence[str], *, left: int, top: int, width: int) -> list[Box]:
+    """Boxes of words in lines of at most `width` pixels; a word wider than that has its own line."""
+    font = _font(TEXT_SIZE)
+    pad_x, pad_y = WORD_PADDING
+    height = sum(font.getmetrics()) + 2 * pad_y
+    boxes, x, y = [], left, top
+    for word in words:
+        advance = round(font.getlength(word)) + 2 * pad_x
+        if x > left and x + advance > left + width:
+            x, y = left, y + height + LINE_GAP
+        boxes.append(Box(x, y, x + advance, y + height))
+        x += advance + GAP
+    return boxes
+
+
+def masked_outlines(boxes: Sequence[Box], masked: Collection[int]) -> list[Box]:
+    """One outline around each run of neighbouring masked words on the same line."""
+    outlines: list[Box] = []
+    previous = None
+    for index in sorted(set(masked)):
+        box = boxes[index].grown(4)
+        if previous == index - 1 and outlines[-1].top == box.top:
+            outlines[-1] = outlines[-1]._replace(right=box.right)
+        else:
+            outlines.append(box)
+        previous = index
+    return outlines
+
+
+def _draw_words(
+    draw: ImageDraw.ImageDraw, words: Sequence[str], levels: Float[np.ndarray, " words"], boxes: Sequence[Box]
+) -> None:
+    for word, level, box in zip(words, levels, boxes, strict=True):
+        fill = UNSCORED if np.isnan(level) else tuple(dependency_colours(level).tolist())
+        # At L* 53 dark ink and white have the same contrast.
+        ink = INK if lightness(np.array(fill)) > 53 else (255, 255, 255)
+        draw.rounded_rectangle(box, radius=7, fill=fill)
+        draw.text((box.left + WORD_PADDING[0], box.top + WORD_PADDING[1]), word, ink, _font(TEXT_SIZE))
+
+
+def _draw_scale(draw: ImageDraw.ImageDraw, left: int, top: int, low: float, high: float) -> int:
+    """Draws `low [colours] high` and returns its right edge."""
+    font = _font(LABEL_SIZE)
+    low_text, high_text = f"{low:.2g}", f"{high:.2g}"
+    start = left + round(font.getlength(low_text)) + GAP
+    colours = dependency_colours(np.linspace(0.0, 1.0, 180))
+    draw.text((left, top), low_text, QUIET, font)
+    for offset, colour in enumerate(colours.tolist()):
+        draw.line([(start + offset, top + 5), (start + offset, top + LABEL_SIZE)], tuple(colour))
+    end = start + len(colours) + GAP
+    draw.text((end, top), high_text, QUIET, font)
+    return end + round(font.getlength(high_text))
+
+
+def _draw_footer(
+    draw: ImageDraw.ImageDraw, top: int, label: str, word_range: Sequence[float], masked: bool
+) -> None:
+    font = _font(LABEL_SIZE)
+    draw.text((MARGIN, top), label, QUIET, font)
+    right = _draw_scale(draw, MARGIN + round(font.getlength(label)) + 2 * GAP, top, *word_range)
+    if masked:
+        sample = Box(right + MARGIN, top + 4, right + MARGIN + 40, top + LABEL_SIZE + 2)
+        draw.rounded_rectangle(sample, radius=7, outline=OUTLINE, width=4)
+        draw.text((sample.right + GAP, top), "cut out, to be reconstructed", QUIET, font)
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.load_default(size)

@@ -1,0 +1,36 @@
+"""The embedded world: scenes of coloured shapes, and everything that can be said about them.
+
+Scenes, images, captions and questions are pure functions of (seed, index). Named worlds differ in how
+strongly a shape predicts its colour (`WORLDS`: biased, unbiased, flipped, held_out); `read` turns pixels back
+into a scene. NumPy only.
+"""
+
+from mmrpt_jax.scenes.captions import BOILERPLATE as BOILERPLATE
+from mmrpt_jax.scenes.captions import MAX_WORDS as MAX_WORDS
+from mmrpt_jax.scenes.captions import AttributeSpan as AttributeSpan
+from mmrpt_jax.scenes.captions import Caption as Caption
+from mmrpt_jax.scenes.captions import Sentence as Sentence
+from mmrpt_jax.scenes.captions import describe as describe
+from mmrpt_jax.scenes.questions import BLANK as BLANK
+from mmrpt_jax.scenes.questions import KINDS as KINDS
+from mmrpt_jax.scenes.questions import Question as Question
+from mmrpt_jax.scenes.questions import ask as ask
+from mmrpt_jax.scenes.questions import question_at as question_at
+from mmrpt_jax.scenes.render import BACKGROUND as BACKGROUND
+from mmrpt_jax.scenes.render import PALETTE as PALETTE
+from mmrpt_jax.scenes.render import render as render
+from mmrpt_jax.scenes.splits import SPLITS as SPLITS
+from mmrpt_jax.scenes.splits import split_seed as split_seed
+from mmrpt_jax.scenes.verifier import read as read
+from mmrpt_jax.scenes.world import COLORS as COLORS
+from mmrpt_jax.scenes.world import HELD_OUT as HELD_OUT
+from mmrpt_jax.scenes.world import IMAGE_SIZE as IMAGE_SIZE
+from mmrpt_jax.scenes.world import SHAPES as SHAPES
+from mmrpt_jax.scenes.world import SIZES as SIZES
+from mmrpt_jax.scenes.world import WORLDS as WORLDS
+from mmrpt_jax.scenes.world import Object as Object
+from mmrpt_jax.scenes.world import Scene as Scene
+from mmrpt_jax.scenes.world import World as World
+from mmrpt_jax.scenes.world import color_probabilities as color_probabilities
+from mmrpt_jax.scenes.world import sample_scene as sample_scene
+from mmrpt_jax.scenes.world import with_bias as with_bias

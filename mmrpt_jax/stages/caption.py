@@ -1,0 +1,76 @@
+"""Stage 1: next-token pre-training on image-caption pairs, the descriptive baseline and the starting policy."""
+
+from collections.abc import Callable, Iterator
+
+import jax
+import numpy as np
+
+from mmrpt_jax.data.examples import PickCaptions, stack_images
+from mmrpt_jax.data.prompts import caption_prompt, encode_branches, encode_prompts
+from mmrpt_jax.data.tokenizer import EOS
+from mmrpt_jax.models import abstract_parameters, initialise
+from mmrpt_jax.models.weights import load_weights, save_weights
+from mmrpt_jax.stages.run import Run, batches, is_complete, mark_complete, open_source
+from mmrpt_jax.training.loop import train
+from mmrpt_jax.training.state import make_optimizer, new_state
+from mmrpt_jax.training.supervised import SupervisedBatch, make_supervised_step
+
+
+def run_caption(run: Run) -> None:
+    """Trains the base model and writes `base/weights.safetensors`; with `init.weights`, takes those instead."""
+    directory, cfg = run.workdir / "base", run.config.caption
+    if is_complete(directory):
+        return
+    if run.config.init.weights:
+        params = load_weights(run.config.init.weights, abstract_parameters(run.model))
+    else:
+        params = initialise(run.model, run.key("init"))
+    if cfg.steps:
+        params = caption(run, params, steps=cfg.steps, stage="caption", directory=str(directory / "checkpoints"))
+    save_weights(directory / "weights.safetensors", params)
+    mark_complete(directory, {"steps": cfg.steps, "init": run.config.init.weights})
+
+
+def caption(run: Run, params, *, steps: int, stage: str, directory: str):
+    """Trains on captions from `params` for `steps` and returns the new parameters."""
+    cfg = run.config.caption
+    optimizer = make_optimizer(learning_rate=cfg.learning_rate, steps=steps, warmup=cfg.warmup, weight_decay=0.01)
+    state = train(
+        new_state(params, optimizer),
+        jax.jit(make_supervised_step(run.model, optimizer, micro_batches=cfg.micro_batches), donate_argnums=0),
+        caption_batches(run),
+        steps=steps,
+        stage=stage,
+        directory=directory,
+        writer=run.writer,
+        log_every=run.config.log_every,
+        save_every=run.config.save_every,
+    )
+    return state.params
+
+
+def caption_batches(run: Run) -> Callable[[int], Iterator[SupervisedBatch]]:
+    """Images with some of their captions; a share of the images is hidden, so that the model also learns to be blind."""
+    cfg, data = run.config.caption, run.config.data
+    source = open_source(run.config, captions=cfg.captions_per_image, size=data.caption_items)
+
+    def build(batch: dict) -> SupervisedBatch:
+        images = stack_images(batch["image"])
+        return SupervisedBatch(
+            images,
+            caption_prompts(run, len(images)),
+            encode_branches(
+                run.tokenizer, [[f"{c}{EOS}" for c in texts] for texts in batch["captions"]], lengths=data.caption_lengths
+            ),
+            np.arange(len(images)) < round(cfg.image_dropout * len(images)),
+        )
+
+    transform = PickCaptions(*run.image_shape, cfg.captions_per_image)
+    return batches(source, transform, build, seed=run.config.seed, batch_size=cfg.batch_size)
+
+
+def caption_prompts(run: Run, count: int):
+    """The same caption prompt for `count` images."""
+    texts = [caption_prompt()] * count
+    image_tokens = run.model.vision.num_patches
+    return encode_prompts(run.tokenizer, texts, image_tokens=image_tokens, lengths=run.config.data.prompt_lengths)

@@ -1,0 +1,89 @@
+"""Stage 5: what did it help? Every arm, on every world, with the right, a swapped and no image."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmrpt_jax.data.records import open_records
+from mmrpt_jax.evaluation.accuracy import binomial_ci95, cloze_accuracy, fill_accuracy
+from mmrpt_jax.evaluation.evaluator import Evaluator
+from mmrpt_jax.evaluation.items import FillItem, record_fill_item, scene_cloze_items, scene_fill_items
+from mmrpt_jax.models import abstract_parameters
+from mmrpt_jax.models.weights import load_weights
+from mmrpt_jax.reporting.table import format_table, write_table
+from mmrpt_jax.stages.run import Run, is_complete, mark_complete, read_summary
+
+# Test items are the same for all seeds of a study, so that arms and seeds are compared on the same questions.
+_STREAM = 0
+
+
+def make_evaluator(run: Run) -> Evaluator:
+    """The compiled evaluator of this run's model."""
+    data = run.config.data
+    return Evaluator(
+        run.model,
+        run.tokenizer,
+        batch_size=run.config.evaluate.batch_size,
+        prompt_lengths=tuple(data.prompt_lengths),
+        branch_lengths=tuple(data.branch_lengths),
+    )
+
+
+def evaluate_arm(run: Run, evaluator: Evaluator, name: str, directory: Path) -> dict[str, Any]:
+    """Evaluates one arm, or reads what was found before; returns a row of the table."""
+    target = directory / "evaluation"
+    if not is_complete(target):
+        params = load_weights(directory / "weights.safetensors", abstract_parameters(run.model))
+        row = measure(run, evaluator, params)
+        mark_complete(target, {"arm": name, **row, "train_flops": read_summary(directory)["flops"]})
+    return read_summary(target)
+
+
+def measure(run: Run, evaluator: Evaluator, params) -> dict[str, Any]:
+    """All numbers of one set of parameters: `fill/...` are generated answers, `cloze/...` compared likelihoods."""
+    cfg, row = run.config.evaluate, {}
+    for name, items in _fill_sets(run).items():
+        for condition in ("right", "swapped", "none"):
+            shares = fill_accuracy(evaluator, params, items, condition)
+            prefix = f"fill/{name}/{condition}"
+            row[prefix], row[f"{prefix}_ci95"] = shares["all"], binomial_ci95(shares["all"], len(items))
+            row |= {f"{prefix}/{kind}": value for kind, value in shares.items() if kind != "all"}
+    for world in cfg.worlds if run.config.data.kind == "scenes" else ():
+        items = scene_cloze_items(world, split="test", stream=_STREAM, count=cfg.cloze_items)
+        shares = cloze_accuracy(evaluator, params, items)
+        prefix = f"cloze/{world}"
+        row[prefix], row[f"{prefix}_ci95"] = shares["all"], binomial_ci95(shares["all"], len(items))
+        row |= {f"{prefix}/{kind}": value for kind, value in shares.items() if kind != "all"}
+    return row
+
+
+def _fill_sets(run: Run) -> dict[str, list[FillItem]]:
+    cfg = run.config.evaluate
+    if run.config.data.kind == "scenes":
+        return {w: scene_fill_items(w, split="test", stream=_STREAM, count=cfg.fill_items) for w in cfg.worlds}
+    source = open_records(run.config.data.path, cfg.split)
+    order = np.random.default_rng(_STREAM).permutation(len(source))
+    height, width = run.image_shape
+    found = (record_fill_item(source[int(i)], height=height, width=width, seed=_STREAM, index=int(i)) for i in order)
+    items = [item for item in found if item is not None]
+    return {cfg.split: items[: cfg.fill_items]}
+
+
+def write_results(run: Run, rows: list[dict[str, Any]]) -> str:
+    """Writes `results.json` and `results.txt` and returns the table as text."""
+    columns = ["arm", *(key for key in rows[0] if key.count("/") <= 2 and _is_headline(key))]
+    write_table(run.workdir / "results", rows, columns, title=run.config.title)
+    return format_table(rows, columns)
+
+
+def _is_headline(key: str) -> bool:
+    if key.endswith("_ci95"):
+        return False
+    return key.startswith("cloze/") and key.count("/") == 1 or key.startswith("fill/") and key.endswith("/right")
+
+
+def read_results(workdir: Path) -> list[dict[str, Any]]:
+    """The rows of a finished run."""
+    return json.loads((workdir / "results.json").read_text())["rows"]

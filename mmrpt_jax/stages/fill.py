@@ -1,0 +1,62 @@
+"""Masked captions as batches: prompts with a blank, and the completions that fill it."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from mmrpt_jax.data.examples import PickMask, stack_images
+from mmrpt_jax.data.prompts import completion, encode_branches, encode_prompts, fill_prompt
+from mmrpt_jax.data.records import RandomAccess
+from mmrpt_jax.models.vlm import PromptTokens
+from mmrpt_jax.stages.run import Run, batches
+from mmrpt_jax.training.reinforce import PromptBatch
+from mmrpt_jax.training.supervised import SupervisedBatch
+
+# Mid-grey: zero after normalisation.
+BLANK = 127
+
+
+def fill_prompts(run: Run, masked: Sequence[str]) -> PromptTokens:
+    """Prompts that ask for what is hidden in masked captions."""
+    texts = [fill_prompt(text) for text in masked]
+    image_tokens = run.model.vision.num_patches
+    return encode_prompts(run.tokenizer, texts, image_tokens=image_tokens, lengths=run.config.data.prompt_lengths)
+
+
+def supervised_batches(
+    run: Run, source: RandomAccess[Any], *, blank_images: bool, batch_size: int, stream: int
+) -> Callable[[int], Iterator[SupervisedBatch]]:
+    """Masked captions with their true completions; the thought is the restored sentence, or nothing (config.fill.think)."""
+
+    def build(batch: dict) -> SupervisedBatch:
+        thoughts = batch["sentence"] if run.config.fill.think == "sentence" else [""] * len(batch["answer"])
+        texts = [[completion(think, answer)] for think, answer in zip(thoughts, batch["answer"], strict=True)]
+        return SupervisedBatch(
+            _images(batch, blank_images),
+            fill_prompts(run, batch["masked"]),
+            encode_branches(run.tokenizer, texts, lengths=run.config.data.branch_lengths),
+            np.zeros(len(texts), bool),
+        )
+
+    seed = run.config.seed + stream
+    return batches(source, PickMask(*run.image_shape), build, seed=seed, batch_size=batch_size)
+
+
+def prompt_batches(
+    run: Run, source: RandomAccess[Any], *, blank_images: bool, batch_size: int, stream: int
+) -> Callable[[int], Iterator[PromptBatch]]:
+    """Masked captions to be answered by the policy."""
+
+    def build(batch: dict) -> PromptBatch:
+        columns = {name: batch[name] for name in ("id", "answer", "sentence", "masked")}
+        texts = [fill_prompt(text) for text in batch["masked"]]
+        return PromptBatch(_images(batch, blank_images), fill_prompts(run, batch["masked"]), texts, columns)
+
+    seed = run.config.seed + stream
+    return batches(source, PickMask(*run.image_shape), build, seed=seed, batch_size=batch_size)
+
+
+def _images(batch: dict, blank: bool) -> np.ndarray:
+    images = stack_images(batch["image"])
+    return np.full_like(images, BLANK) if blank else images

@@ -1,0 +1,96 @@
+"""Stage 3: cut out what needs the image. Written as a sidecar: masked captions and what they hide."""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmrpt_jax.data.examples import ANSWER_SEPARATOR
+from mmrpt_jax.data.records import RandomAccess
+from mmrpt_jax.data.sidecar import open_sidecar, write_sidecar
+from mmrpt_jax.data.tokenizer import MASK
+from mmrpt_jax.dependency import sentence_spans, tokens_to_segments, word_spans
+from mmrpt_jax.masking import apply_mask, choose_spans, content_word_spans, random_spans
+from mmrpt_jax.stages.run import Run, is_complete, mark_complete
+
+FIELDS = {"masked": str, "answer": str, "sentence": str, "first_word": int, "last_word": int, "blind_logprob": float}
+METHODS = ("dependency", "random", "content")
+
+
+def run_mask(run: Run, scores: Path, directory: Path, method: str) -> None:
+    """Writes the masks of every scored caption that has any.
+
+    Args:
+        run: the experiment.
+        scores: folder of the score stage.
+        directory: where to write.
+        method: "dependency" is MMRPT; "random" and "content" are the baselines.
+
+    Raises:
+        ValueError: unknown method, or no caption kept a mask.
+    """
+    if is_complete(directory):
+        return
+    if method not in METHODS:
+        raise ValueError(f"masks are chosen by one of {', '.join(METHODS)}, not {method!r}")
+    counts: Counter[str] = Counter()
+    rows = list(mask_rows(run, open_sidecar(scores / "records", "train"), method, counts))
+    if not rows:
+        raise ValueError(f"no caption kept a mask ({dict(counts)}): lower config.mask thresholds or leak filter")
+    write_sidecar(directory / "records", "masks", {"train": rows}, fields=FIELDS)
+    mark_complete(directory, {"method": method, **counts})
+
+
+def mask_rows(run: Run, scores: RandomAccess[Any], method: str, counts: Counter[str]) -> Iterator[dict[str, Any]]:
+    """Yields one row of `FIELDS` per caption that keeps a mask; `counts` says what became of the others."""
+    cfg = run.config.mask
+    for index in range(len(scores)):
+        row = scores[index]
+        counts["captions"] += 1
+        text, rng = row["caption"][0], np.random.default_rng((run.config.seed, index))
+        spans = _choose(cfg, text, row, method, rng)
+        groups = [[span] for span in spans] if cfg.spans_per_prompt == 1 else [spans] if spans else []
+        masks = [_hide(cfg, text, row, group) for group in groups]
+        kept = [mask for mask in masks if mask["blind_logprob"] <= np.log(cfg.max_blind_probability)]
+        counts["spans"] += len(masks)
+        counts["leaked"] += len(masks) - len(kept)
+        if kept:
+            counts["captions_kept"] += 1
+            yield {"id": row["id"]} | {field: [mask[field] for mask in kept] for field in FIELDS}
+
+
+def _choose(cfg, text: str, row: dict[str, Any], method: str, rng: np.random.Generator) -> list[tuple[int, int]]:
+    words = [text[start:end] for start, end in word_spans(text)]
+    limits = {"max_spans": cfg.max_spans, "max_words": cfg.max_words}
+    if method == "random":
+        return random_spans(words, rng, **limits)
+    if method == "content":
+        return content_word_spans(words, rng, **limits)
+    return choose_spans(
+        words,
+        row[f"word_{cfg.score}"],
+        tokens_to_segments(word_spans(text), sentence_spans(text)),
+        row[f"sentence_{cfg.score}"],
+        granularity=cfg.granularity,
+        sentence_threshold=cfg.sentence_threshold.to_dict(),
+        word_threshold=cfg.word_threshold.to_dict(),
+        rng=rng,
+        **limits,
+    )
+
+
+def _hide(cfg, text: str, row: dict[str, Any], spans: list[tuple[int, int]]) -> dict[str, Any]:
+    offsets, sentences = word_spans(text), sentence_spans(text)
+    masked = apply_mask(text, spans, mask_token=MASK, context=cfg.context, offsets=offsets)
+    home = tokens_to_segments([offsets[first] for first, _ in sorted(spans)], sentences)
+    blind = sum(float(row["word_blind_logprob"][first : last + 1].sum()) for first, last in spans)
+    return {
+        "masked": masked.masked_text,
+        "answer": ANSWER_SEPARATOR.join(masked.answers),
+        "sentence": " ".join(text[slice(*sentences[i])] for i in sorted(set(home.tolist()))),
+        "first_word": min(first for first, _ in spans),
+        "last_word": max(last for _, last in spans),
+        "blind_logprob": blind,
+    }

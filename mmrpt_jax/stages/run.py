@@ -1,0 +1,140 @@
+"""What every stage needs: the config, the folder it writes to, the model, the tokenizer, the data."""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from mmrpt_jax.data.prompts import caption_prompt, fill_prompt
+from mmrpt_jax.data.pipeline import make_dataset, make_iterator
+from mmrpt_jax.data.records import RandomAccess, open_records
+from mmrpt_jax.data.scene_source import SceneSource
+from mmrpt_jax.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from mmrpt_jax.models import TransformerConfig, VisionConfig, VLMConfig
+from mmrpt_jax.training.metrics import MetricWriter
+
+_TOKENIZER_CORPUS = 2000
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One experiment in one folder."""
+
+    config: ConfigDict
+    workdir: Path
+    tokenizer: Tokenizer
+    model: VLMConfig
+    writer: MetricWriter
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """Height and width that the model takes."""
+        return self.model.vision.image_height, self.model.vision.image_width
+
+    @functools.cached_property
+    def train_source(self) -> RandomAccess[Any]:
+        """Records that the masked captions are made of."""
+        return open_source(self.config, captions=1)
+
+    def key(self, name: str) -> jax.Array:
+        """A PRNG key of this run, one stream per name."""
+        return jax.random.fold_in(jax.random.key(self.config.seed), _hash(name))
+
+    def log(self, text: str) -> None:
+        """Tells the user."""
+        print(text, flush=True)
+
+
+def open_source(config: ConfigDict, *, captions: int, size: int | None = None) -> RandomAccess[Any]:
+    """The training records: scenes, or a converted dataset.
+
+    Raises:
+        ValueError: unknown kind, or no path.
+    """
+    data = config.data
+    if data.kind == "scenes":
+        size = data.items if size is None else size
+        return SceneSource(data.world, split="train", stream=config.seed, size=size, captions=captions)
+    if data.kind != "records":
+        raise ValueError(f"config.data.kind is 'scenes' or 'records', not {data.kind!r}")
+    if not data.path:
+        raise ValueError("config.data.path must name a dataset made by `python -m data_prep.convert`")
+    return open_records(data.path, data.split)
+
+
+def model_config(config: ConfigDict, vocab_size: int) -> VLMConfig:
+    """The model that a config describes."""
+    vision = config.model.vision.to_dict()
+    transformer = TransformerConfig(rope_theta=0.0, **vision.pop("transformer"))
+    return VLMConfig(
+        vocab_size=vocab_size,
+        decoder=TransformerConfig(**config.model.decoder.to_dict()),
+        vision=VisionConfig(transformer=transformer, **vision),
+    )
+
+
+def open_tokenizer(config: ConfigDict, workdir: Path) -> Tokenizer:
+    """The run's tokenizer: the one in the workdir, else the shipped one, else one trained on the data's captions."""
+    path = workdir / "tokenizer.json"
+    if not path.exists():
+        if config.init.tokenizer:
+            tokenizer = load_tokenizer(config.init.tokenizer)
+        else:
+            tokenizer = train_tokenizer(_corpus(config), vocab_size=config.tokenizer.vocab_size)
+        tokenizer.save(path)
+    return load_tokenizer(path)
+
+
+def _corpus(config: ConfigDict) -> Iterator[str]:
+    source = open_source(config, captions=1, size=_TOKENIZER_CORPUS)
+    for index in range(min(len(source), _TOKENIZER_CORPUS)):
+        yield from source[index]["captions"]
+        # The instructions' words are as frequent as captions are.
+        yield from (caption_prompt(), fill_prompt(""))
+
+
+def batches(
+    source: RandomAccess[Any], transform: Any, build: Callable[[dict], Any], *, seed: int, batch_size: int
+) -> Callable[[int], Iterator[Any]]:
+    """Returns `open(step)`, an iterator of built batches that begins with the batch of `step`."""
+    dataset = make_dataset(source, seed=seed, batch_size=batch_size, transform=transform)
+
+    def open_at(step: int) -> Iterator[Any]:
+        for batch in make_iterator(dataset, start_step=step):
+            yield build(batch)
+
+    return open_at
+
+
+def is_complete(directory: Path) -> bool:
+    """Whether a stage has finished in `directory`."""
+    return (directory / "complete.json").exists()
+
+
+def mark_complete(directory: Path, summary: dict[str, Any]) -> None:
+    """Records that a stage has finished, with what it found."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "complete.json").write_text(json.dumps(summary, indent=2, default=_jsonable))
+
+
+def read_summary(directory: Path) -> dict[str, Any]:
+    """What a finished stage found."""
+    return json.loads((directory / "complete.json").read_text())
+
+
+def _jsonable(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value.tolist()
+
+
+def _hash(name: str) -> int:
+    """A 31-bit number that is the same in every process (FNV-1a)."""
+    value = 2166136261
+    for byte in name.encode():
+        value = (value ^ byte) * 16777619 % 2**32
+    return value >> 1

@@ -1,0 +1,36 @@
+"""Floating-point operations of a step, counted from shapes: what equal-compute controls are matched to.
+
+A product of [m, k] and [k, n] counts 2·m·k·n; norms, activations and softmax are left out; a backward pass counts twice its
+forward pass. Padding counts, because it is computed.
+"""
+
+from mmrpt_jax.models.config import TransformerConfig, VLMConfig
+
+
+def stack_flops(config: TransformerConfig, tokens: int, keys: float) -> float:
+    """A forward pass of `tokens` tokens, each over `keys` keys."""
+    attention = config.head_dim * (2 * config.heads + 2 * config.kv_heads)
+    weights = config.width * (attention + 3 * config.mlp)
+    scores = 2 * config.heads * config.head_dim * keys
+    return 2.0 * config.layers * tokens * (weights + scores)
+
+
+def forward_flops(config: VLMConfig, *, prompts: int, prompt_tokens: int, group: int, branch_tokens: int) -> float:
+    """A forward pass of shared prompts (one image each) and their branches, vocabulary head included.
+
+    Sampling the same branches costs the same: each token is run once.
+    """
+    vision, width = config.vision, config.decoder.width
+    patch = vision.patch_size**2 * 3 * vision.transformer.width
+    connector = width * (vision.transformer.width + width)
+    image = stack_flops(vision.transformer, vision.num_patches, vision.num_patches)
+    image += 2.0 * vision.num_patches * (patch + connector)
+    prompt = stack_flops(config.decoder, prompt_tokens, prompt_tokens / 2)
+    branches = stack_flops(config.decoder, group * branch_tokens, prompt_tokens + branch_tokens / 2)
+    head = 2.0 * group * branch_tokens * width * config.vocab_size
+    return prompts * (image + prompt + branches + head)
+
+
+def update_flops(config: VLMConfig, **shape: int) -> float:
+    """Forward and backward pass; takes the arguments of `forward_flops`."""
+    return 3.0 * forward_flops(config, **shape)

@@ -1,0 +1,69 @@
+"""The visual gain of completions, computed on the devices: what does the image add to the likelihood of a span?"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mmrpt_jax.data.prompts import completion, encode_branches
+from mmrpt_jax.data.tokenizer import ANSWER, END_ANSWER, Tokenizer
+from mmrpt_jax.models.config import VLMConfig
+from mmrpt_jax.models.forward import forward
+from mmrpt_jax.models.vlm import BranchTokens
+from mmrpt_jax.rewards import parse_completion, visual_gain
+from mmrpt_jax.training.reinforce import PromptBatch
+from mmrpt_jax.training.supervised import hide_images
+
+
+def make_visual_gain(
+    config: VLMConfig, tokenizer: Tokenizer, *, of: Literal["truth", "answer"], lengths: Sequence[int], cap: float
+) -> Callable[[Any, PromptBatch, list[str]], list[float]]:
+    """Builds `gain(params, batch, completions) -> B·G gains in [0, 1]`, 0 for malformed completions.
+
+    "truth" scores the true span behind each sampled thought, against the blind model without thought; "answer" scores
+    the sampled answer without a thought on either side, under parameters that should be frozen (`rewards.visual_gain`
+    says why).
+
+    Raises:
+        ValueError: unknown `of`.
+    """
+    if of not in ("truth", "answer"):
+        raise ValueError(f"visual gain is of the 'truth' or of the 'answer', not {of!r}")
+
+    @jax.jit
+    def compare(params, images, prompt, seeing: BranchTokens, blind: BranchTokens, masks):
+        hidden = hide_images(prompt, jnp.ones(prompt.ids.shape[0], bool))
+        with_image = forward(config, params, images, prompt, seeing).logprobs
+        without_image = forward(config, params, images, hidden, blind).logprobs
+        # A thought shifts the span; means over the span need no alignment.
+        mean = [jnp.sum(jnp.where(m, x, 0.0), -1) / jnp.maximum(m.sum(-1), 1) for m, x in zip(masks, (with_image, without_image), strict=True)]
+        one = jnp.ones((*mean[0].shape, 1), bool)
+        return visual_gain(mean[0][..., None], mean[1][..., None], one, cap=cap)
+
+    def gain(params, batch: PromptBatch, completions: list[str]) -> list[float]:
+        group = len(completions) // len(batch.texts)
+        parsed = [parse_completion(text) for text in completions]
+        truths = [answer for answer in batch.columns["answer"] for _ in range(group)]
+        spans = truths if of == "truth" else [p.answer for p in parsed]
+        thoughts = [p.think if of == "truth" else "" for p in parsed]
+
+        def encode(thoughts: list[str]) -> BranchTokens:
+            texts = [completion(think, span) for think, span in zip(thoughts, spans, strict=True)]
+            groups = [texts[i : i + group] for i in range(0, len(texts), group)]
+            return encode_branches(tokenizer, groups, lengths=lengths)
+
+        seeing, blind = encode(thoughts), encode([""] * len(spans))
+        masks = answer_tokens(tokenizer, seeing), answer_tokens(tokenizer, blind)
+        values = np.asarray(compare(params, batch.images, batch.prompt, seeing, blind, masks)).reshape(-1)
+        return [float(v) if p.well_formed else 0.0 for v, p in zip(values, parsed, strict=True)]
+
+    return gain
+
+
+def answer_tokens(tokenizer: Tokenizer, branches: BranchTokens) -> np.ndarray:
+    """bool[B G R]: the tokens between `<answer>` and `</answer>`."""
+    (opening,), (closing,) = tokenizer.encode(ANSWER).ids, tokenizer.encode(END_ANSWER).ids
+    inside = np.cumsum(branches.ids == opening, -1) - np.cumsum(branches.ids == closing, -1)
+    return (inside > 0) & (branches.ids != opening) & branches.valid

@@ -1,0 +1,87 @@
+"""The loop. Saves before it reads, so that a checkpoint and the data that follow it always belong together."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+
+from mmrpt_jax.training.checkpoint import Checkpointer
+from mmrpt_jax.training.metrics import MetricWriter
+from mmrpt_jax.training.state import TrainState
+
+StepFn = Callable[[TrainState, Any], tuple[TrainState, dict]]
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss is NaN or infinite."""
+
+
+def train(
+    state: TrainState,
+    step_fn: StepFn,
+    open_batches: Callable[[int], Iterator[Any]],
+    *,
+    steps: int,
+    stage: str,
+    directory: str,
+    writer: MetricWriter,
+    log_every: int = 20,
+    save_every: int = 200,
+) -> TrainState:
+    """Runs `step_fn` until `steps`, from the newest checkpoint in `directory` if there is one.
+
+    Args:
+        state: where to begin; gives shapes and shardings when a checkpoint is restored.
+        step_fn: (state, batch) -> (state, scalar metrics); `loss` must be among them.
+        open_batches: step -> iterator whose first batch is that of `step`; batches are a pure function of the step.
+        steps: optimizer steps in total.
+        stage: name in metrics and logs.
+        directory: holds the checkpoints.
+        writer: receives the metrics.
+        log_every: steps between log lines.
+        save_every: steps between checkpoints; the last step is always saved.
+
+    Raises:
+        NonFiniteLossError: names the steps since the last finite loss.
+    """
+    with Checkpointer(directory) as checkpointer:
+        if checkpointer.latest is not None:
+            state, _ = checkpointer.restore(state)
+        begin = step = int(state.step)
+        if step >= steps:
+            return state
+        writer.rewind(stage, step)
+        batches, clock = open_batches(step), _Clock(begin, steps)
+        while step < steps:
+            state, metrics = step_fn(state, next(batches))
+            step += 1
+            if step % log_every == 0 or step == steps:
+                values = _fetch(metrics, stage, step, log_every)
+                writer.write(stage, step, values | clock.read(step))
+            if step % save_every == 0 or step == steps:
+                checkpointer.save(step, state, {"step": step})
+        return state
+
+
+def _fetch(metrics: dict, stage: str, step: int, log_every: int) -> dict[str, float]:
+    values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+    if not abs(values["loss"]) < float("inf"):
+        raise NonFiniteLossError(
+            f"{stage}: the loss became {values['loss']} between steps {step - log_every + 1} and {step}; "
+            "lower the learning rate, or start again from the last checkpoint"
+        )
+    return values
+
+
+class _Clock:
+    """Seconds per step and seconds to go, since the last reading."""
+
+    def __init__(self, step: int, steps: int):
+        self._step, self._steps, self._time = step, steps, time.monotonic()
+
+    def read(self, step: int) -> dict[str, float]:
+        now = time.monotonic()
+        per_step = (now - self._time) / max(step - self._step, 1)
+        self._step, self._time = step, now
+        return {"seconds_per_step": per_step, "eta_seconds": per_step * (self._steps - step)}

@@ -1,0 +1,85 @@
+"""One policy update on a batch of groups: shared prompts, clipped surrogate, micro-batches, one division."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Bool, Float, UInt8
+
+from mmrpt_jax.models.config import VLMConfig
+from mmrpt_jax.models.forward import forward
+from mmrpt_jax.models.vlm import BranchTokens, PromptTokens
+from mmrpt_jax.objectives import policy_loss
+from mmrpt_jax.training.accumulate import accumulate_gradients
+from mmrpt_jax.training.state import TrainState
+
+
+class PolicyBatch(NamedTuple):
+    """Groups to learn from.
+
+    Attributes:
+        images: the images that the policy saw.
+        prompt: masked captions.
+        branches: sampled answers.
+        behaviour_logprobs: [B G R] from the sampler, nats.
+        advantages: [B G].
+        trained: [B G], False for completions left out of the loss (truncated, unscorable, zero-variance group).
+        ref_logprobs: [B G R] under the reference, or None without a KL term.
+    """
+
+    images: UInt8[Array, "B C h w 3"]
+    prompt: PromptTokens
+    branches: BranchTokens
+    behaviour_logprobs: Float[Array, "B G R"]
+    advantages: Float[Array, "B G"]
+    trained: Bool[Array, "B G"]
+    ref_logprobs: Float[Array, "B G R"] | None
+
+
+def make_policy_step(
+    config: VLMConfig,
+    optimizer: optax.GradientTransformation,
+    *,
+    temperature: float,
+    banned: np.ndarray,
+    micro_batches: int = 1,
+    **loss_options,
+) -> Callable[[TrainState, PolicyBatch], tuple[TrainState, dict]]:
+    """Builds `step(state, batch) -> (state, metrics)`.
+
+    Args:
+        config: the model.
+        optimizer: applied to the whole batch's gradients.
+        temperature: as in sampling.
+        banned: as in sampling.
+        micro_batches: parts of the batch; does not change the result.
+        **loss_options: `variant`, `clip_low`, `clip_high`, `budget`, `kl`, `kl_coefficient`, `entropy_coefficient` of
+            `objectives.policy_loss`.
+    """
+
+    def loss(params, batch: PolicyBatch):
+        out = forward(
+            config, params, batch.images, batch.prompt, batch.branches, temperature=temperature, banned=banned
+        )
+        mask = batch.branches.valid & batch.trained[..., None]
+        total, count, metrics = policy_loss(
+            out.logprobs,
+            batch.behaviour_logprobs,
+            batch.advantages,
+            mask,
+            ref_logprobs=batch.ref_logprobs,
+            entropy=out.entropy,
+            **loss_options,
+        )
+        gap = jnp.sum(jnp.where(mask, jnp.abs(out.logprobs - batch.behaviour_logprobs), 0.0))
+        return total, (count, metrics | {"sampler_gap": (gap, jnp.sum(mask, dtype=jnp.float32))})
+
+    def step(state: TrainState, batch: PolicyBatch):
+        gradients, metrics = accumulate_gradients(loss, state.params, batch, micro_batches=micro_batches)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        metrics["gradient_norm"] = optax.global_norm(gradients)
+        return TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state), metrics
+
+    return step

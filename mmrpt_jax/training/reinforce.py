@@ -1,0 +1,144 @@
+"""One step of reinforcement: rollout on the devices, rewards on the host, advantages, clipped updates."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+
+from mmrpt_jax.data.tokenizer import Tokenizer
+from mmrpt_jax.models.vlm import BranchTokens, PromptTokens
+from mmrpt_jax.objectives import zero_variance_groups
+from mmrpt_jax.rewards import RewardFn, RewardTable, score
+from mmrpt_jax.sampling import Rollout
+from mmrpt_jax.training.policy import PolicyBatch
+from mmrpt_jax.training.state import TrainState
+
+
+class PromptBatch(NamedTuple):
+    """Prompts to answer, and what is known of them on the host.
+
+    Attributes:
+        images: what the policy sees.
+        prompt: token ids.
+        texts: the prompts as text.
+        columns: further fields for the rewards, B entries each; `answer` is the hidden span.
+    """
+
+    images: UInt8[Array, "B C h w 3"]
+    prompt: PromptTokens
+    texts: list[str]
+    columns: dict[str, list[Any]]
+
+
+class Judged(NamedTuple):
+    """Answers with what they earned; everything about one step that is worth writing down.
+
+    Attributes:
+        batch: the prompts.
+        completions: B·G texts, group by group.
+        table: rewards of the completions.
+        advantages: [B G].
+        rollout: the sampled tokens.
+    """
+
+    batch: PromptBatch
+    completions: list[str]
+    table: RewardTable
+    advantages: Float[np.ndarray, "B G"]
+    rollout: Rollout
+
+
+@dataclasses.dataclass(frozen=True)
+class Reinforcement:
+    """The parts of a step; each is a plain callable.
+
+    Attributes:
+        rollout: (params, images, prompt, key) -> Rollout, compiled.
+        rewards: name -> (reward, weight).
+        advantage: (rewards [B G K], weights [K], valid=[B G K]) -> [B G], as `objectives.sum_then_normalise`.
+        update: (state, PolicyBatch) -> (state, metrics), compiled.
+        tokenizer: decodes completions.
+        group_size: G.
+        more_columns: (params, batch, completions) -> further reward columns of B·G entries, computed on the devices.
+        ref_logprobs: (images, prompt, branches) -> [B G R] under the reference, or None without a KL term.
+        train_on_truncated: whether completions without an end token are in the loss (they are always in the baseline).
+        updates: optimizer steps per rollout.
+        on_judged: called with the step and what was judged.
+    """
+
+    rollout: Callable[..., Rollout]
+    rewards: Mapping[str, tuple[RewardFn, float]]
+    advantage: Callable[..., Float[Array, "B G"]]
+    update: Callable[[TrainState, PolicyBatch], tuple[TrainState, dict]]
+    tokenizer: Tokenizer
+    group_size: int
+    more_columns: Callable[[Any, PromptBatch, list[str]], dict[str, list[Any]]] = lambda params, batch, completions: {}
+    ref_logprobs: Callable[..., Float[Array, "B G R"]] | None = None
+    train_on_truncated: bool = True
+    updates: int = 1
+    on_judged: Callable[[int, Judged], None] = lambda step, judged: None
+
+
+def make_reinforcement_step(parts: Reinforcement, key) -> Callable[[TrainState, PromptBatch], tuple[TrainState, dict]]:
+    """Builds `step(state, prompts) -> (state, metrics)`; sampling at step n depends on (key, n) alone."""
+
+    def step(state: TrainState, batch: PromptBatch) -> tuple[TrainState, dict]:
+        number = int(state.step)
+        rollout = parts.rollout(state.params, batch.images, batch.prompt, jax.random.fold_in(key, number))
+        judged = judge(parts, state.params, batch, rollout)
+        parts.on_judged(number, judged)
+        learned = _policy_batch(parts, judged)
+        metrics: dict = {}
+        for _ in range(parts.updates):
+            state, metrics = parts.update(state, learned)
+        # One step of the loop is one rollout, however many optimizer steps it feeds.
+        return state._replace(step=np.int32(number + 1)), metrics | _summary(judged)
+
+    return step
+
+
+def judge(parts: Reinforcement, params, batch: PromptBatch, rollout: Rollout) -> Judged:
+    """Decodes, rewards and compares the answers of every group."""
+    ids, valid = np.asarray(rollout.ids), np.asarray(rollout.valid)
+    completions = [
+        parts.tokenizer.decode(row[keep])
+        for row, keep in zip(ids.reshape(-1, ids.shape[-1]), valid.reshape(-1, ids.shape[-1]), strict=True)
+    ]
+    columns = {name: _per_completion(values, parts.group_size) for name, values in batch.columns.items()}
+    columns |= parts.more_columns(params, batch, completions)
+    prompts = _per_completion(batch.texts, parts.group_size)
+    table = score(parts.rewards, prompts=prompts, completions=completions, columns=columns)
+    values = np.stack(list(table.parts.values()), axis=-1).reshape(len(batch.texts), parts.group_size, -1)
+    weights = np.array([weight for _, weight in parts.rewards.values()], np.float32)
+    advantages = parts.advantage(np.nan_to_num(values), weights, valid=~np.isnan(values))
+    return Judged(batch, completions, table, np.asarray(advantages), rollout)
+
+
+def _policy_batch(parts: Reinforcement, judged: Judged) -> PolicyBatch:
+    rollout, batch = judged.rollout, judged.batch
+    branches = BranchTokens(rollout.ids, rollout.valid)
+    trained = judged.table.scorable.reshape(judged.advantages.shape)
+    if not parts.train_on_truncated:
+        trained = trained & ~np.asarray(rollout.truncated)
+    reference = None if parts.ref_logprobs is None else parts.ref_logprobs(batch.images, batch.prompt, branches)
+    return PolicyBatch(batch.images, batch.prompt, branches, rollout.logprobs, judged.advantages, trained, reference)
+
+
+def _per_completion(values: list[Any], group_size: int) -> list[Any]:
+    return [value for value in values for _ in range(group_size)]
+
+
+def _summary(judged: Judged) -> dict[str, float]:
+    table, rollout = judged.table, judged.rollout
+    totals = table.total.reshape(judged.advantages.shape)
+    parts = {f"reward/{name}": float(np.nanmean(part)) for name, part in table.parts.items() if not np.isnan(part).all()}
+    return parts | {
+        "reward": float(table.total[table.scorable].mean()) if table.scorable.any() else 0.0,
+        "zero_variance_share": float(np.mean(zero_variance_groups(totals))),
+        "truncated_share": float(np.mean(rollout.truncated)),
+        "unparsed_share": float(np.mean(~table.passed)),
+        "tokens_per_completion": float(np.mean(np.sum(rollout.valid, axis=-1))),
+    }

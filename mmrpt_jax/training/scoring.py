@@ -1,0 +1,100 @@
+"""Which caption tokens need the image: every dependency score from one pass with the image and one without."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from mmrpt_jax.dependency import lift, log_likelihood_ratio, visual_dependency
+from mmrpt_jax.models.config import VLMConfig
+from mmrpt_jax.models.head import score_tokens, token_kl
+from mmrpt_jax.models.vlm import VLM, BranchTokens, PromptTokens
+from mmrpt_jax.training.supervised import hide_images
+
+KINDS = ("attention", "lift", "llr", "kl")
+
+
+class TokenDependency(NamedTuple):
+    """Scores of caption tokens; all [B G T] but `received`.
+
+    Attributes:
+        attention: D_vis as published, in [0, 1].
+        lift: D_vis over its value under uniform attention, ≥ 0.
+        llr: log p(t | image) − log p(t | no image), nats.
+        kl: KL of the next-token distributions with and without the image, nats, ≥ 0.
+        blind_logprobs: log p(t | no image), nats, ≤ 0; what the leak filter reads.
+        received: [B I] attention mass that each visual token received from the caption.
+    """
+
+    attention: Float[Array, "B G T"]
+    lift: Float[Array, "B G T"]
+    llr: Float[Array, "B G T"]
+    kl: Float[Array, "B G T"]
+    blind_logprobs: Float[Array, "B G T"]
+    received: Float[Array, "B I"]
+
+
+def select_layers(num_layers: int, fractions: tuple[float, float]) -> list[int]:
+    """Layers between two fractions of the depth; the layers of MMRPT are not published, "upper middle" is.
+
+    Raises:
+        ValueError: no layer lies between them.
+    """
+    low, high = fractions
+    chosen = [layer for layer in range(num_layers) if low <= (layer + 0.5) / num_layers <= high]
+    if not chosen:
+        raise ValueError(f"no layer of {num_layers} lies between the depths {low} and {high}")
+    return chosen
+
+
+def make_dependency_scorer(
+    config: VLMConfig, *, layers: Sequence[int], heads: str = "mean", query_shift: int = 0
+) -> Callable[..., TokenDependency]:
+    """Builds `score(params, images, prompt, captions) -> TokenDependency`, to be jitted by the caller.
+
+    The denominator of D_vis is image and caption: the instruction's tokens count on neither side.
+
+    Args:
+        config: the model.
+        layers: whose attention is read.
+        heads: as in `dependency.visual_dependency`.
+        query_shift: 0 reads the row of token t, −1 the row that predicts it.
+    """
+    model, chosen = VLM(config), jnp.asarray(layers)
+
+    def score(params, images, prompt: PromptTokens, captions: BranchTokens) -> TokenDependency:
+        def run(prompt, regions=None, weights=None):
+            state = model.apply({"params": params}, images, prompt, method=VLM.encode_prompt)
+            return model.apply({"params": params}, state, captions, regions, weights, method=VLM.extend)
+
+        image = prompt.image_slots & prompt.valid
+        regions = jnp.stack([image, prompt.valid & ~image], axis=-1).astype(jnp.float32)
+        seeing, out = run(prompt, regions, captions.valid.astype(jnp.float32))
+        blind, _ = run(hide_images(prompt, jnp.ones(image.shape[0], bool)))
+
+        visual, instruction = out.mass[chosen, ..., 0], out.mass[chosen, ..., 1]
+        share = visual_dependency(visual, 1.0 - visual - instruction, heads=heads, query_shift=query_shift)
+        caption_keys = jnp.broadcast_to(jnp.arange(1, share.shape[-1] + 1) + query_shift, share.shape)
+        image_count = jnp.broadcast_to(image.sum(-1)[:, None], share.shape[:2])
+        embedding, ids = params["embedding"], captions.ids
+        with_image = score_tokens(seeing, embedding, ids).logprobs
+        without_image = score_tokens(blind, embedding, ids).logprobs
+        return TokenDependency(
+            attention=share,
+            lift=lift(share, image_count, caption_keys),
+            llr=log_likelihood_ratio(with_image, without_image),
+            kl=token_kl(seeing, blind, embedding),
+            blind_logprobs=without_image,
+            received=_per_patch(out.received[chosen].mean(axis=(0, 3)), image, config.vision.num_patches),
+        )
+
+    return score
+
+
+def _per_patch(received: Float[Array, "B P"], slots, num_patches: int) -> Float[Array, "B I"]:
+    """Picks the image's keys, in order, out of the prompt's."""
+    where = jnp.argsort(~slots, axis=1, stable=True)[:, :num_patches]
+    return jnp.take_along_axis(received, where, axis=1)
+
+

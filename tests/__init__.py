@@ -1,0 +1,1 @@
+"""Tests of what crosses rooms, and of the house itself."""
