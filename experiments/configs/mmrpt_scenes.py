@@ -12,6 +12,8 @@ def get_config() -> ConfigDict:
     config.arms = ("base", "sft", "mmrpt")
     config.log_every = 10
     config.save_every = 100
+    config.overlays = 12
+    config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
     config.init = ConfigDict({"weights": "", "tokenizer": ""})
     config.tokenizer = ConfigDict({"vocab_size": 1024})
     config.data = ConfigDict(
@@ -20,8 +22,8 @@ def get_config() -> ConfigDict:
             "world": "biased",
             "path": "",
             "split": "train",
-            "items": 2000,
-            "caption_items": 10_000_000,
+            "records": 2000,
+            "caption_records": 10_000_000,
             "prompt_lengths": (72, 120),
             "caption_lengths": (48,),
             "branch_lengths": (24,),

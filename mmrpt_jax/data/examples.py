@@ -30,8 +30,14 @@ class PickCaptions(grain.transforms.RandomMap):
     count: int
 
     def random_map(self, record: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-        """Draws the captions."""
+        """Draws the captions.
+
+        Raises:
+            ValueError: the record has none.
+        """
         captions = record["captions"]
+        if not captions:
+            raise ValueError(f"record {record['id']!r} has no captions; leave it out of the split")
         chosen = rng.choice(len(captions), self.count, replace=len(captions) < self.count)
         return {
             "image": load_image(record["image"], self.height, self.width),

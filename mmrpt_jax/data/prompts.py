@@ -52,7 +52,12 @@ def encode_prompt_ids(tokenizer: Tokenizer, text: str, *, image_tokens: int) -> 
 
 
 def encode_prompts(
-    tokenizer: Tokenizer, texts: Sequence[str], *, image_tokens: int, images_per_prompt: int = 1, lengths: Sequence[int]
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    *,
+    image_tokens: int,
+    images_per_prompt: int = 1,
+    lengths: Sequence[int],
 ) -> PromptTokens:
     """Encodes prompts to one of `lengths`, padded on the right.
 
@@ -73,13 +78,18 @@ def encode_prompts(
     return PromptTokens(ids, valid, slots)
 
 
-def encode_branches(tokenizer: Tokenizer, groups: Sequence[Sequence[str]], *, lengths: Sequence[int]) -> BranchTokens:
+def encode_branches(
+    tokenizer: Tokenizer, groups: Sequence[Sequence[str]], *, lengths: Sequence[int]
+) -> BranchTokens:
     """Encodes groups of equal size to [B, G, R]; the texts carry their own end token.
 
     Raises:
         TooLongError: a branch exceeds the largest length.
+        ValueError: the groups differ in size.
     """
     size = len(groups[0])
+    if {len(group) for group in groups} != {size}:
+        raise ValueError(f"groups must be of one size, got {sorted({len(group) for group in groups})}")
     rows = [list(tokenizer.encode(text).ids) for group in groups for text in group]
     length = bucket(max(map(len, rows)), lengths, "a branch")
     ids, valid = _pad(rows, length, tokenizer.pad_id)

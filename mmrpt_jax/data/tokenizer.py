@@ -71,7 +71,7 @@ def load_tokenizer(path: str) -> Tokenizer:
 
 
 def train_tokenizer(texts: Iterable[str], *, vocab_size: int) -> Tokenizer:
-    """Trains byte-level BPE: deterministic, and no text is ever unknown (256 bytes are always in the vocabulary)."""
+    """Trains byte-level BPE: deterministic, and no text is ever unknown, since all 256 bytes are tokens."""
     backend = _Backend(models.BPE())
     # One word, with the space before it, is at most one run of merges; punctuation stands alone.
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)

@@ -1,4 +1,4 @@
-"""What is trained: a vision tower and a decoder that computes a prompt once and the branches that grow from it.
+"""What is trained: a vision tower, and a decoder that computes a prompt once and the branches behind it.
 
 Parameters are plain nested dicts everywhere outside this room; only this room knows Flax.
 """

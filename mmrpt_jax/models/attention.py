@@ -1,7 +1,8 @@
 """Attention over a list of key blocks: the prompt's keys, shared by a group, and each branch's own.
 
-A key is visible when it is valid and not later in `order` than the query. That one rule covers causal text (order = position),
-bidirectional images (all patches share one order), padding (not valid) and a half-filled cache (later slots are later in order).
+A key is visible when it is valid and not later in `order` than the query. That one rule covers causal text
+(order = position), bidirectional images (all patches share one order), padding (not valid) and a half-filled
+cache (later slots are later in order).
 """
 
 from collections.abc import Sequence
@@ -23,9 +24,10 @@ class KeyBlock(NamedTuple):
         values: like `keys`.
         order: [B S] or [B G S], compared with the queries' order.
         valid: [B S] or [B G S], False for padding.
-        regions: [B S M] indicator columns of the regions whose attention mass is wanted, or None; shared blocks only.
-        aligned: key s belongs to query s, and orders do not decrease along S, so that later query chunks need not be
-            looked at by earlier ones.
+        regions: [B S M] indicator columns of the regions whose attention mass is wanted, or None; shared
+            blocks only.
+        causal: key s belongs to query s and orders increase along S, so no query sees a later key, and
+            chunks of queries need not look at the keys behind them.
     """
 
     keys: Float[Array, "B *G S K H"]
@@ -33,7 +35,7 @@ class KeyBlock(NamedTuple):
     order: Int[Array, "B *G S"]
     valid: Bool[Array, "B *G S"]
     regions: Float[Array, "B S M"] | None = None
-    aligned: bool = False
+    causal: bool = False
 
 
 class Attended(NamedTuple):
@@ -42,7 +44,8 @@ class Attended(NamedTuple):
     Attributes:
         values: [B G T N H].
         mass: [B G T N M] attention mass per region, each in [0, 1], or None when no block names regions.
-        received: [B S N] mass that each key of the block with regions received, summed over weighted queries, or None.
+        received: [B S N] mass that each key of the block with regions received, summed over weighted queries,
+            or None.
     """
 
     values: Float[Array, "B G T N H"]
@@ -60,17 +63,23 @@ def attend(
 ) -> Attended:
     """Softmax attention of every query over the union of the blocks' visible keys.
 
-    Scores and softmax are float32. Queries are taken `query_chunk` at a time and each chunk is recomputed in the backward
-    pass, so that no [T, S] map is ever held. The mass per region and the mass per key are summed in the same pass: they
-    cost one narrow product more, not a second softmax (attention is linear in its values; DESIGN, decision 3).
+    Scores and softmax are float32. Queries are taken `query_chunk` at a time and each chunk is recomputed in
+    the backward pass, so that no [T, S] map is ever held. The mass per region and the mass per key are summed
+    in the same pass: they cost one narrow product more, not a second softmax, because attention is linear in
+    its values.
 
     Args:
         queries: unscaled; the scale 1/sqrt(H) is applied here.
         order: the queries' order.
         blocks: at least one; at most one of them names regions.
-        query_weights: weight of each query in `received`; needed when a block names regions.
+        query_weights: weight of each query in `received`, 0 for padding; needed when a block names regions.
         query_chunk: rows of the score matrix held at a time.
+
+    Raises:
+        ValueError: a block names regions, but there are no `query_weights`.
     """
+    if query_weights is None and any(block.regions is not None for block in blocks):
+        raise ValueError("a block names regions: pass query_weights, 0 for queries that do not count")
     length = queries.shape[2]
     if length <= query_chunk:
         return _attend_chunk(queries, order, blocks, query_weights)
@@ -90,9 +99,9 @@ def attend(
 
 
 def _up_to(block: KeyBlock, stop: int) -> KeyBlock:
-    """Cuts off the keys of an aligned block that no query before `stop` can see."""
-    if not block.aligned:
-        return block._replace(aligned=False)
+    """Cuts off the keys of a causal block that no query before `stop` can see."""
+    if not block.causal:
+        return block
     axis = block.order.ndim - 1
     keys, values, order, valid = (
         jax.lax.slice_in_dim(array, 0, stop, axis=axis)
@@ -133,8 +142,9 @@ def _scores(grouped, order, block) -> Float[Array, "B G K n T S"]:
     shared = block.order.ndim == 2
     pattern = "bgtknh,bskh->bgknts" if shared else "bgtknh,bgskh->bgknts"
     scores = jnp.einsum(pattern, grouped, block.keys, preferred_element_type=jnp.float32)
-    key_order, key_valid = (block.order[:, None], block.valid[:, None]) if shared else (block.order, block.valid)
-    visible = (key_order[:, :, None, :] <= order[..., None]) & key_valid[:, :, None, :]
+    # [B, 1 or G, 1, S]: every query of a row, and of a group if shared, meets the same keys.
+    key_order, key_valid = (x[:, None, None] if shared else x[:, :, None] for x in (block.order, block.valid))
+    visible = (key_order <= order[..., None]) & key_valid
     return jnp.where(visible[:, :, None, None], scores, _HIDDEN)
 
 

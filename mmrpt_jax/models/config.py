@@ -1,4 +1,4 @@
-"""Model sizes, as frozen dataclasses: hashable, so that they can be static arguments of compiled functions."""
+"""Model sizes, as frozen dataclasses: hashable, so that compiled functions can take them as static."""
 
 import dataclasses
 
@@ -20,6 +20,7 @@ class TransformerConfig:
         norm_eps: added to the mean square in RMSNorm.
         query_chunk: queries per attention block; bounds the score matrix to `query_chunk` rows.
         remat: recompute each layer in the backward pass instead of storing it.
+        unroll: layers per iteration of the scan; more compile longer and run without loop overhead.
     """
 
     width: int
@@ -39,6 +40,8 @@ class TransformerConfig:
     def __post_init__(self):
         if self.heads % self.kv_heads:
             raise ValueError(f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})")
+        if self.rope_theta and self.head_dim % 2:
+            raise ValueError(f"rotary positions turn pairs: head_dim ({self.head_dim}) must be even")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,9 +55,8 @@ class VisionConfig:
 
     def __post_init__(self):
         if self.image_height % self.patch_size or self.image_width % self.patch_size:
-            raise ValueError(
-                f"image size {self.image_height}x{self.image_width} is not a multiple of patch_size {self.patch_size}"
-            )
+            size = f"{self.image_height}x{self.image_width}"
+            raise ValueError(f"image size {size} is not a multiple of patch_size {self.patch_size}")
 
     @property
     def grid(self) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""The transformer: one block, scanned over layers. The vision tower and the language model are both this stack."""
+"""The transformer: one block, scanned over layers. Vision tower and language model are both this stack."""
 
 from typing import NamedTuple
 
@@ -33,7 +33,8 @@ class Shared(NamedTuple):
         order: [B S].
         valid: [B S].
         regions: [B S M] indicator columns whose attention mass is wanted, or None.
-        query_weights: [B G T] weights of the branch queries in the mass that each key receives; needed with regions.
+        query_weights: [B G T] weights of the branch queries in the mass that each key receives; needed with
+            regions.
     """
 
     order: Int[Array, "B S"]
@@ -58,7 +59,7 @@ class Cache(NamedTuple):
 
 
 class LayerOutput(NamedTuple):
-    """Per layer: keys and values (the whole cache when there is one), attention mass per region, mass per key."""
+    """What a layer leaves behind: keys and values (all of a cache), mass per region, mass per key."""
 
     keys: Float[Array, "B G T K H"]
     values: Float[Array, "B G T K H"]
@@ -67,9 +68,16 @@ class LayerOutput(NamedTuple):
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x))."""
+    """x + attention(norm(x)), then x + mlp(norm(x)).
+
+    Attributes:
+        config: sizes.
+        causal: tokens stand in increasing order. What a token sees is up to `Tokens.order`; this only says
+            that chunks of queries need not look at later keys.
+    """
 
     config: TransformerConfig
+    causal: bool = True
 
     @nn.compact
     def __call__(
@@ -90,9 +98,10 @@ class Block(nn.Module):
             cache: during sampling, this layer's keys and values of the branch so far (T = 1).
         """
         cfg = self.config
-        queries, keys, values = self._project(RMSNorm(cfg.norm_eps, name="attention_norm")(x), tokens.positions)
+        normed = RMSNorm(cfg.norm_eps, name="attention_norm")(x)
+        queries, keys, values = self._project(normed, tokens.positions)
         if cache is None:
-            own = KeyBlock(keys, values, tokens.order, tokens.valid, aligned=True)
+            own = KeyBlock(keys, values, tokens.order, tokens.valid, causal=self.causal)
         else:
             keys = jax.lax.dynamic_update_slice_in_dim(cache.keys, keys, cache.index, axis=2)
             values = jax.lax.dynamic_update_slice_in_dim(cache.values, values, cache.index, axis=2)
@@ -127,9 +136,10 @@ class Block(nn.Module):
 
 
 class Stack(nn.Module):
-    """`layers` blocks with stacked parameters, then a norm."""
+    """`layers` blocks with stacked parameters, then a norm; attributes as in `Block`."""
 
     config: TransformerConfig
+    causal: bool = True
 
     @nn.compact
     def __call__(
@@ -149,5 +159,5 @@ class Stack(nn.Module):
             unroll=self.config.unroll,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
-        x, outputs = layers(self.config, name="layers")(x, shared_kv, shared, tokens)
+        x, outputs = layers(self.config, self.causal, name="layers")(x, shared_kv, shared, tokens)
         return RMSNorm(self.config.norm_eps, name="final_norm")(x), outputs

@@ -1,4 +1,4 @@
-"""The forward pass that training, scoring and evaluation share: log-probabilities of given branches, and what they looked at."""
+"""The forward pass of training, scoring and evaluation: how likely branches are, and what they looked at."""
 
 from typing import NamedTuple
 

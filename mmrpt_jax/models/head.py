@@ -1,6 +1,8 @@
-"""From features to log-probabilities. The sampler, the old and the new policy and the reference all score tokens here."""
+"""From features to log-probabilities: sampler, old policy, new policy and reference all score tokens here."""
 
-from typing import NamedTuple
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +26,15 @@ def logits(
     banned: Bool[Array, "V"] | None = None,
 ) -> Float[Array, "*E V"]:
     """Float32 logits over the vocabulary, divided by the temperature, with banned ids at -inf."""
-    scores = jnp.einsum("...d,vd->...v", hidden, embedding, preferred_element_type=jnp.float32) / temperature
+    # Accelerators would round float32 factors to bfloat16 or TF32, and logits with them.
+    scores = jnp.einsum(
+        "...d,vd->...v",
+        hidden,
+        embedding,
+        precision=jax.lax.Precision.HIGHEST,
+        preferred_element_type=jnp.float32,
+    )
+    scores = scores / temperature
     return scores if banned is None else jnp.where(banned, -jnp.inf, scores)
 
 
@@ -39,29 +49,22 @@ def score_tokens(
 ) -> TokenScores:
     """Scores `ids` under the features that predict them, `chunk` tokens at a time.
 
-    The logits of a chunk are recomputed in the backward pass, so memory holds one [chunk, V] array, never [*E, V].
+    The logits of a chunk are recomputed in the backward pass, so memory holds one [chunk, V] array, never
+    [*E, V].
 
     Args:
         hidden: features that predict each id.
         embedding: the tied output matrix.
-        ids: tokens to score; a banned id scores -inf.
+        ids: tokens to score; a banned id (padding, often) scores -inf, so mask by selection, not by products.
         temperature: > 0.
         banned: ids that the sampler cannot produce, such as image placeholders.
-        chunk: tokens per block.
+        chunk: tokens per block, at most.
     """
-    flat_hidden, flat_ids = hidden.reshape(-1, hidden.shape[-1]), ids.reshape(-1)
-    count = flat_ids.shape[0]
-    chunk = min(chunk, count)
-    padding = -count % chunk
-    rows = jnp.pad(flat_hidden, ((0, padding), (0, 0))).reshape(-1, chunk, hidden.shape[-1])
-    targets = jnp.pad(flat_ids, (0, padding)).reshape(-1, chunk)
 
-    @jax.checkpoint
-    def score(block):
-        return _score(logits(block[0], embedding, temperature=temperature, banned=banned), block[1])
+    def score(hidden, ids):
+        return _score(logits(hidden, embedding, temperature=temperature, banned=banned), ids)
 
-    scores = jax.lax.map(score, (rows, targets))
-    return TokenScores(*(array.reshape(-1)[:count].reshape(ids.shape) for array in scores))
+    return _in_chunks(score, (hidden, ids), tokens=ids.shape, chunk=chunk)
 
 
 def _score(scores: Float[Array, "c V"], ids: Int[Array, "c"]) -> TokenScores:
@@ -73,17 +76,36 @@ def _score(scores: Float[Array, "c V"], ids: Int[Array, "c"]) -> TokenScores:
 
 
 def token_kl(
-    hidden: Float[Array, "*E D"], other: Float[Array, "*E D"], embedding: Float[Array, "V D"], *, chunk: int = 2048
+    hidden: Float[Array, "*E D"],
+    other: Float[Array, "*E D"],
+    embedding: Float[Array, "V D"],
+    *,
+    chunk: int = 2048,
 ) -> Float[Array, "*E"]:
-    """KL(p ‖ q) in nats, ≥ 0, of the next-token distributions that two features give, `chunk` tokens at a time."""
-    flat, count = hidden.reshape(-1, hidden.shape[-1]), hidden[..., 0].size
-    chunk = min(chunk, count)
-    rows = [
-        jnp.pad(x.reshape(flat.shape), ((0, -count % chunk), (0, 0))).reshape(-1, chunk, flat.shape[-1])
-        for x in (hidden, other)
-    ]
+    """KL(p ‖ q) of the next-token distributions that two features give, in nats, ≥ 0; memory as above."""
 
-    def divergence(block):
-        return kl_divergence(logits(block[0], embedding), logits(block[1], embedding))
+    def divergence(hidden, other):
+        return kl_divergence(logits(hidden, embedding), logits(other, embedding))
 
-    return jax.lax.map(divergence, tuple(rows)).reshape(-1)[:count].reshape(hidden.shape[:-1])
+    return _in_chunks(divergence, (hidden, other), tokens=hidden.shape[:-1], chunk=chunk)
+
+
+def _in_chunks(
+    function: Callable[..., Any], arrays: tuple[Array, ...], *, tokens: tuple[int, ...], chunk: int
+) -> Any:
+    """Maps `function` over arrays whose leading axes are `tokens`, a chunk of tokens at a time.
+
+    A chunk is a stride of the tokens and not a run of them: where they are split over devices, every device
+    works on its share of every chunk.
+    """
+    count = math.prod(tokens)
+    steps = -(-count // chunk)
+    padding = -count % steps
+
+    def split(array):
+        flat = array.reshape(count, *array.shape[len(tokens) :])
+        padded = jnp.pad(flat, ((0, padding), *[(0, 0)] * (flat.ndim - 1)))
+        return padded.reshape(-1, steps, *flat.shape[1:]).swapaxes(0, 1)
+
+    results = jax.lax.map(jax.checkpoint(lambda rows: function(*rows)), tuple(map(split, arrays)))
+    return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1)[:count].reshape(tokens), results)

@@ -13,7 +13,10 @@ from mmrpt_jax.models.vlm import VLM, BranchTokens, PromptTokens
 
 
 def initialise(config: VLMConfig, key, mesh: Mesh | None = None, rules: Mapping[str, str | None] = RULES):
-    """Fresh parameters as a plain nested dict; with a mesh, each is created in its shards, never whole on one device."""
+    """Fresh parameters as a plain nested dict; with a mesh, each is born in its shards, never whole anywhere.
+
+    The values depend on the key alone, not on the mesh.
+    """
 
     def init(key):
         return VLM(config).init(key, *_smallest_input(config))["params"]
@@ -24,9 +27,17 @@ def initialise(config: VLMConfig, key, mesh: Mesh | None = None, rules: Mapping[
     return jax.jit(lambda key: nn.unbox(init(key)), out_shardings=shardings)(key)
 
 
-def abstract_parameters(config: VLMConfig):
-    """Shapes and types of all parameters, without computing any."""
-    return jax.eval_shape(lambda: initialise(config, jax.random.key(0)))
+def abstract_parameters(config: VLMConfig, mesh: Mesh | None = None, rules: Mapping[str, str | None] = RULES):
+    """Shapes, types and (with a mesh) shardings of all parameters, without computing any."""
+    boxed = jax.eval_shape(lambda: VLM(config).init(jax.random.key(0), *_smallest_input(config))["params"])
+    if mesh is None:
+        return nn.unbox(boxed)
+    shardings = parameter_shardings(boxed, mesh, rules)
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        nn.unbox(boxed),
+        shardings,
+    )
 
 
 def count_parameters(params) -> int:

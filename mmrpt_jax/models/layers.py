@@ -17,7 +17,9 @@ class RMSNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*E D"]) -> Float[Array, "*E D"]:
-        scale = self.param("scale", nn.with_logical_partitioning(nn.initializers.ones, ("norm",)), (x.shape[-1],))
+        """Normalises the last axis; computes in float32 and answers in the type of `x`."""
+        ones = nn.with_logical_partitioning(nn.initializers.ones, ("norm",))
+        scale = self.param("scale", ones, (x.shape[-1],))
         wide = x.astype(jnp.float32)
         normed = wide * jax.lax.rsqrt(jnp.mean(wide**2, axis=-1, keepdims=True) + self.eps)
         return (normed * scale).astype(x.dtype)
@@ -32,6 +34,7 @@ class Linear(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*E D"]) -> Float[Array, "*E F"]:
+        """Projects the last axis to `features`, in the type of `x`."""
         shape = (x.shape[-1], self.features)
         kernel = self.param("kernel", nn.with_logical_partitioning(_KERNEL, tuple(self.axes)), shape)
         y = x @ kernel.astype(x.dtype)
@@ -49,6 +52,7 @@ class GatedMLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*E D"]) -> Float[Array, "*E D"]:
+        """Widens to `mlp` features and comes back to `width`."""
         gate = Linear(self.mlp, ("embed", "mlp"), name="gate")(x)
         up = Linear(self.mlp, ("embed", "mlp"), name="up")(x)
         return Linear(self.width, ("mlp", "embed"), name="down")(nn.silu(gate) * up)

@@ -1,5 +1,6 @@
 """One table from logical axes to mesh axes, and what follows from it: where every parameter lives."""
 
+import math
 from collections.abc import Mapping
 
 import flax.linen as nn
@@ -26,17 +27,17 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
     """A mesh over all devices; one of the sizes may be -1 and takes what the others leave.
 
     Raises:
-        ValueError: the sizes do not multiply to the number of devices.
+        ValueError: more than one size is -1, or the sizes do not multiply to the number of devices.
     """
     sizes, devices = [data, fsdp, tensor], jax.device_count()
+    asked = ", ".join(f"{axis}={size}" for axis, size in zip(MESH_AXES, sizes, strict=True))
     if sizes.count(-1) > 1:
-        raise ValueError(f"at most one mesh axis may be -1, got {dict(zip(MESH_AXES, sizes, strict=True))}")
-    known = 1
-    for size in sizes:
-        known *= size if size != -1 else 1
-    sizes = [devices // known if size == -1 else size for size in sizes]
-    if sizes[0] * sizes[1] * sizes[2] != devices:
-        raise ValueError(f"mesh {dict(zip(MESH_AXES, sizes, strict=True))} does not cover {devices} devices")
+        raise ValueError(f"at most one mesh axis may be -1, got {asked}")
+    known = math.prod(size for size in sizes if size != -1)
+    if known > 0:
+        sizes = [devices // known if size == -1 else size for size in sizes]
+    if min(sizes) < 1 or math.prod(sizes) != devices:
+        raise ValueError(f"a mesh of {asked} does not cover the {devices} devices")
     return jax.make_mesh(sizes, MESH_AXES, axis_types=(AxisType.Auto,) * 3)
 
 

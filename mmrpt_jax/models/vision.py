@@ -30,7 +30,8 @@ class VisionTower(nn.Module):
         width = cfg.transformer.width
         # Bytes travel to the device; they become numbers in [-1, 1] there.
         pixels = images.astype(jnp.float32) / 127.5 - 1.0
-        x = Linear(width, ("patch", "embed"), use_bias=True, name="patch_embedding")(patchify(pixels, cfg.patch_size))
+        patches = patchify(pixels, cfg.patch_size)
+        x = Linear(width, ("patch", "embed"), use_bias=True, name="patch_embedding")(patches)
         positions = self.param(
             "positions",
             nn.with_logical_partitioning(nn.initializers.normal(0.02), ("image", "embed")),
@@ -39,6 +40,7 @@ class VisionTower(nn.Module):
         x = (x + positions.astype(x.dtype))[:, None]
         # All patches share one order: attention inside an image is bidirectional.
         nowhere = jnp.zeros(x.shape[:3], jnp.int32)
-        x, _ = Stack(cfg.transformer, name="stack")(x, None, None, Tokens(nowhere, nowhere, nowhere == 0))
+        tokens = Tokens(nowhere, nowhere, nowhere == 0)
+        x, _ = Stack(cfg.transformer, causal=False, name="stack")(x, None, None, tokens)
         x = nn.gelu(Linear(self.output_width, ("embed", "mlp"), use_bias=True, name="connector_in")(x[:, 0]))
         return Linear(self.output_width, ("mlp", "embed"), use_bias=True, name="connector_out")(x)

@@ -61,9 +61,11 @@ class VLM(nn.Module):
     config: VLMConfig
 
     def setup(self):
+        """Declares the embedding, which is also the output matrix, and the two stacks."""
         cfg = self.config
-        init = nn.with_logical_partitioning(nn.initializers.normal(cfg.decoder.width**-0.5), ("vocab", "embed"))
-        self.embedding = self.param("embedding", init, (cfg.vocab_size, cfg.decoder.width))
+        normal = nn.initializers.normal(cfg.decoder.width**-0.5)
+        partitioned = nn.with_logical_partitioning(normal, ("vocab", "embed"))
+        self.embedding = self.param("embedding", partitioned, (cfg.vocab_size, cfg.decoder.width))
         self.vision = VisionTower(cfg.vision, cfg.decoder.width)
         self.decoder = Stack(cfg.decoder)
 
@@ -80,17 +82,17 @@ class VLM(nn.Module):
 
         Args:
             images: C images per prompt, in the order of their placeholders; None for text only.
-            prompt: token ids; the number of image slots of a prompt must be C times the visual tokens of an image.
+            prompt: token ids; a prompt has C times as many image slots as an image has visual tokens.
         """
         x = self.embed(prompt.ids)
         if images is not None:
             batch, count = images.shape[:2]
-            features = self.vision(images.reshape(batch * count, *images.shape[2:])).reshape(batch, -1, x.shape[-1])
-            x = place_images(x, features, prompt.image_slots)
+            features = self.vision(images.reshape(batch * count, *images.shape[2:]))
+            x = place_images(x, features.reshape(batch, -1, x.shape[-1]), prompt.image_slots)
         positions = jnp.broadcast_to(jnp.arange(x.shape[1], dtype=jnp.int32), x.shape[:2])
         tokens = Tokens(positions[:, None], positions[:, None], prompt.valid[:, None])
         hidden, out = self.decoder(x[:, None], None, None, tokens)
-        # Padding is on the right, but image slots may be hidden: the length is where the last valid token ends.
+        # Padding is on the right, but image slots may be hidden: the last valid token tells the length.
         length = jnp.max(jnp.where(prompt.valid, positions + 1, 0), axis=1)
         last = jnp.take_along_axis(hidden[:, 0], (length - 1)[:, None, None], axis=1)[:, 0]
         return PromptState(out.keys[:, :, 0], out.values[:, :, 0], prompt.valid, length, last)
@@ -105,8 +107,9 @@ class VLM(nn.Module):
         """Runs the branches behind their prompt.
 
         Returns:
-            The features that *predict* each branch token (the prompt's last one first), and what each layer saw:
-            with `regions`, the attention mass of each branch query over them and the mass each prompt key received.
+            The features that *predict* each branch token (the prompt's last one first), and what each layer
+            saw: with `regions`, the attention mass of each branch query over them and the mass that each
+            prompt key received.
         """
         tokens = branch_positions(prompt.length, branches)
         shared = shared_keys(prompt)._replace(regions=regions, query_weights=query_weights)

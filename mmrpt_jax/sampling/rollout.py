@@ -20,7 +20,8 @@ class Rollout(NamedTuple):
     Attributes:
         ids: [B G R] token ids; 0 after the end token.
         valid: [B G R], True up to and including the end token.
-        logprobs: [B G R] of the sampled ids under the sampling distribution, nats, ≤ 0; 0 where not valid.
+        logprobs: [B G R] of the sampled ids under the sampling distribution (at temperature 0, under that of
+            temperature 1), nats, ≤ 0; 0 where not valid.
         truncated: [B G], True where no end token was sampled within R tokens.
     """
 
@@ -49,8 +50,10 @@ def make_rollout(
 ) -> Callable[..., Rollout]:
     """Builds `rollout(params, images, prompt, key) -> Rollout`, to be jitted by the caller.
 
-    The prompt is computed once per group and its keys are never copied. Temperature 0 takes the most likely token.
-    Sampling is exact (Gumbel-max over the whole vocabulary but the banned ids) and a pure function of `key`.
+    The prompt is computed once per group and its keys are never copied. Temperature 0 takes the most likely
+    token. Sampling is exact (Gumbel-max over the whole vocabulary but the banned ids). Row b draws the noise
+    that `key` has for row b, step by step: its tokens depend neither on the other rows and how many there
+    are, nor on the mesh.
 
     Args:
         config: the model.
@@ -69,7 +72,8 @@ def make_rollout(
         decode = make_decode_step(params, config, state, group_size=group_size, max_tokens=max_tokens)
 
         def advance(loop: _Loop) -> _Loop:
-            noise = jax.random.gumbel(jax.random.fold_in(key, loop.step), loop.scores.shape) if temperature else 0.0
+            draw = jax.random.fold_in(key, loop.step)
+            noise = jax.random.gumbel(draw, loop.scores.shape) if temperature else 0.0
             ids = jnp.argmax(loop.scores + noise, axis=-1).astype(jnp.int32)
             chosen = jnp.take_along_axis(jax.nn.log_softmax(loop.scores), ids[..., None], axis=-1)[..., 0]
             alive = ~loop.done
@@ -86,7 +90,8 @@ def make_rollout(
 
         first = logits(state.last_hidden, params["embedding"], **sharpness)
         start = _start(first, state, config, group_size, max_tokens)
-        return jax.lax.while_loop(lambda loop: (loop.step < max_tokens) & ~loop.done.all(), advance, start).rollout
+        unfinished = lambda loop: (loop.step < max_tokens) & ~loop.done.all()  # noqa: E731
+        return jax.lax.while_loop(unfinished, advance, start).rollout
 
     return rollout
 
@@ -97,8 +102,13 @@ def _start(first, state, config, group_size, max_tokens) -> _Loop:
     cache = jnp.zeros((*shape, config.decoder.kv_heads, config.decoder.head_dim), state.keys.dtype)
     scores = jnp.broadcast_to(first[:, None], (batch, group_size, first.shape[-1]))
     everywhere = jnp.ones(shape[:2], bool)
-    rollout = Rollout(jnp.zeros(shape, jnp.int32), jnp.zeros(shape, bool), jnp.zeros(shape, jnp.float32), everywhere)
-    return _Loop(jnp.int32(0), scores, ~everywhere, rollout, [(cache, cache)] * config.decoder.layers)
+    empty = Rollout(
+        ids=jnp.zeros(shape, jnp.int32),
+        valid=jnp.zeros(shape, bool),
+        logprobs=jnp.zeros(shape, jnp.float32),
+        truncated=everywhere,
+    )
+    return _Loop(jnp.int32(0), scores, ~everywhere, empty, [(cache, cache)] * config.decoder.layers)
 
 
 def make_decode_step(
@@ -123,7 +133,8 @@ def make_decode_step(
         grown = []
         for i, layer in enumerate(layers):
             cache = Cache(*caches[i], slots, step)
-            x, out = block.apply({"params": layer}, x, (prompt.keys[i], prompt.values[i]), shared, tokens, cache)
+            prompt_kv = prompt.keys[i], prompt.values[i]
+            x, out = block.apply({"params": layer}, x, prompt_kv, shared, tokens, cache)
             grown.append((out.keys, out.values))
         return norm.apply({"params": params["decoder"]["final_norm"]}, x)[:, :, 0], grown
 

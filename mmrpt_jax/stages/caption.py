@@ -8,8 +8,8 @@ import numpy as np
 from mmrpt_jax.data.examples import PickCaptions, stack_images
 from mmrpt_jax.data.prompts import caption_prompt, encode_branches, encode_prompts
 from mmrpt_jax.data.tokenizer import EOS
-from mmrpt_jax.models import abstract_parameters, initialise
-from mmrpt_jax.models.weights import load_weights, save_weights
+from mmrpt_jax.models import initialise
+from mmrpt_jax.models.weights import save_weights
 from mmrpt_jax.stages.run import Run, batches, is_complete, mark_complete, open_source
 from mmrpt_jax.training.loop import train
 from mmrpt_jax.training.state import make_optimizer, new_state
@@ -22,9 +22,9 @@ def run_caption(run: Run) -> None:
     if is_complete(directory):
         return
     if run.config.init.weights:
-        params = load_weights(run.config.init.weights, abstract_parameters(run.model))
+        params = run.weights(run.config.init.weights)
     else:
-        params = initialise(run.model, run.key("init"))
+        params = initialise(run.model, run.key("init"), run.mesh)
     if cfg.steps:
         params = caption(run, params, steps=cfg.steps, stage="caption", directory=str(directory / "checkpoints"))
     save_weights(directory / "weights.safetensors", params)
@@ -52,18 +52,18 @@ def caption(run: Run, params, *, steps: int, stage: str, directory: str):
 def caption_batches(run: Run) -> Callable[[int], Iterator[SupervisedBatch]]:
     """Images with some of their captions; a share of the images is hidden, so that the model also learns to be blind."""
     cfg, data = run.config.caption, run.config.data
-    source = open_source(run.config, captions=cfg.captions_per_image, size=data.caption_items)
+    source = open_source(run.config, captions=cfg.captions_per_image, size=data.caption_records)
 
     def build(batch: dict) -> SupervisedBatch:
         images = stack_images(batch["image"])
-        return SupervisedBatch(
+        texts = [[f"{caption}{EOS}" for caption in captions] for captions in batch["captions"]]
+        built = SupervisedBatch(
             images,
             caption_prompts(run, len(images)),
-            encode_branches(
-                run.tokenizer, [[f"{c}{EOS}" for c in texts] for texts in batch["captions"]], lengths=data.caption_lengths
-            ),
+            encode_branches(run.tokenizer, texts, lengths=data.caption_lengths),
             np.arange(len(images)) < round(cfg.image_dropout * len(images)),
         )
+        return run.place(built)
 
     transform = PickCaptions(*run.image_shape, cfg.captions_per_image)
     return batches(source, transform, build, seed=run.config.seed, batch_size=cfg.batch_size)

@@ -10,8 +10,6 @@ from mmrpt_jax.data.records import open_records
 from mmrpt_jax.evaluation.accuracy import binomial_ci95, cloze_accuracy, fill_accuracy
 from mmrpt_jax.evaluation.evaluator import Evaluator
 from mmrpt_jax.evaluation.items import FillItem, record_fill_item, scene_cloze_items, scene_fill_items
-from mmrpt_jax.models import abstract_parameters
-from mmrpt_jax.models.weights import load_weights
 from mmrpt_jax.reporting.table import format_table, write_table
 from mmrpt_jax.stages.run import Run, is_complete, mark_complete, read_summary
 
@@ -35,7 +33,7 @@ def evaluate_arm(run: Run, evaluator: Evaluator, name: str, directory: Path) -> 
     """Evaluates one arm, or reads what was found before; returns a row of the table."""
     target = directory / "evaluation"
     if not is_complete(target):
-        params = load_weights(directory / "weights.safetensors", abstract_parameters(run.model))
+        params = run.weights(directory / "weights.safetensors")
         row = measure(run, evaluator, params)
         mark_complete(target, {"arm": name, **row, "train_flops": read_summary(directory)["flops"]})
     return read_summary(target)

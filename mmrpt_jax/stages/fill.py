@@ -32,12 +32,13 @@ def supervised_batches(
     def build(batch: dict) -> SupervisedBatch:
         thoughts = batch["sentence"] if run.config.fill.think == "sentence" else [""] * len(batch["answer"])
         texts = [[completion(think, answer)] for think, answer in zip(thoughts, batch["answer"], strict=True)]
-        return SupervisedBatch(
+        built = SupervisedBatch(
             _images(batch, blank_images),
             fill_prompts(run, batch["masked"]),
             encode_branches(run.tokenizer, texts, lengths=run.config.data.branch_lengths),
             np.zeros(len(texts), bool),
         )
+        return run.place(built)
 
     seed = run.config.seed + stream
     return batches(source, PickMask(*run.image_shape), build, seed=seed, batch_size=batch_size)
@@ -51,7 +52,8 @@ def prompt_batches(
     def build(batch: dict) -> PromptBatch:
         columns = {name: batch[name] for name in ("id", "answer", "sentence", "masked")}
         texts = [fill_prompt(text) for text in batch["masked"]]
-        return PromptBatch(_images(batch, blank_images), fill_prompts(run, batch["masked"]), texts, columns)
+        images, prompt = run.place((_images(batch, blank_images), fill_prompts(run, batch["masked"])))
+        return PromptBatch(images, prompt, texts, columns)
 
     seed = run.config.seed + stream
     return batches(source, PickMask(*run.image_shape), build, seed=seed, batch_size=batch_size)

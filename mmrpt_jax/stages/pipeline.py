@@ -8,26 +8,24 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from mmrpt_jax.models import abstract_parameters, count_parameters
-from mmrpt_jax.models.weights import load_weights
+from mmrpt_jax.models.sharding import make_mesh
 from mmrpt_jax.stages.arms import find_arm
 from mmrpt_jax.stages.caption import run_caption
 from mmrpt_jax.stages.evaluate import evaluate_arm, make_evaluator, write_results
 from mmrpt_jax.stages.mask import run_mask
-from mmrpt_jax.stages.rl import policy_flops, run_arm
+from mmrpt_jax.stages.overlays import draw_overlays
+from mmrpt_jax.stages.rl import run_arm
 from mmrpt_jax.stages.run import Run, model_config, open_tokenizer
 from mmrpt_jax.stages.score import run_score
+from mmrpt_jax.stages.validate import check_config
 from mmrpt_jax.training.metrics import MetricWriter
 
-STAGES = ("caption", "score", "mask", "rl", "evaluate")
 _PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "tokenizers", "numpy")
 
 
 def run_experiment(config: ConfigDict, workdir: str) -> None:
     """Runs the stages of `config.stages` that are not complete in `workdir`."""
-    unknown = set(config.stages) - set(STAGES)
-    if unknown:
-        raise ValueError(f"config.stages: no stage {', '.join(sorted(unknown))}; there are {', '.join(STAGES)}")
+    check_config(config)
     arms = {name: find_arm(name) for name in config.arms}
     folder = Path(workdir)
     folder.mkdir(parents=True, exist_ok=True)
@@ -35,14 +33,18 @@ def run_experiment(config: ConfigDict, workdir: str) -> None:
     write_identity(config, folder)
     tokenizer = open_tokenizer(config, folder)
     with MetricWriter(folder) as writer:
-        run = Run(config, folder, tokenizer, model_config(config, tokenizer.vocab_size), writer)
+        model, mesh = model_config(config, tokenizer.vocab_size), make_mesh(**config.mesh.to_dict())
+        run = Run(config, folder, tokenizer, model, writer, mesh)
         if "caption" in config.stages:
             _timed(run, "caption", lambda: run_caption(run))
         if "score" in config.stages:
-            _timed(run, "score", lambda: run_score(run, _base(run), folder / "scores"))
+            base = run.weights(folder / "base" / "weights.safetensors")
+            _timed(run, "score", lambda: run_score(run, base, folder / "scores"))
         if "mask" in config.stages:
             for method in sorted({arm.masks for arm in arms.values() if arm.method in ("supervised", "policy")}):
-                _timed(run, f"mask ({method})", lambda m=method: run_mask(run, folder / "scores", folder / "masks" / m, m))
+                target = folder / "masks" / method
+                _timed(run, f"mask ({method})", lambda m=method, t=target: run_mask(run, folder / "scores", t, m))
+                draw_overlays(run, folder / "scores", target, folder / "overlays" / method)
         if "rl" in config.stages:
             for name, arm in arms.items():
                 masks = folder / "masks" / arm.masks
@@ -51,10 +53,6 @@ def run_experiment(config: ConfigDict, workdir: str) -> None:
             evaluator = make_evaluator(run)
             rows = [evaluate_arm(run, evaluator, name, folder / "arms" / name) for name in arms]
             run.log(write_results(run, rows))
-
-
-def _base(run: Run):
-    return load_weights(run.workdir / "base" / "weights.safetensors", abstract_parameters(run.model))
 
 
 def _timed(run: Run, name: str, stage) -> None:
@@ -76,10 +74,3 @@ def write_identity(config: ConfigDict, workdir: Path) -> None:
     versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
     versions |= {"devices": [str(device) for device in jax.devices()], "seed": config.seed}
     (workdir / "versions.json").write_text(json.dumps(versions, indent=2))
-
-
-def dry_run(config: ConfigDict) -> None:
-    """Prints what would run."""
-    model = model_config(config, config.tokenizer.vocab_size)
-    print(config)
-    print(f"parameters: {count_parameters(abstract_parameters(model)):,}")

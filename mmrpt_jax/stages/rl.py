@@ -1,5 +1,6 @@
 """Stage 4: reconstruct what was cut out. Every arm of the comparison is trained here, from one base, with one budget."""
 
+import contextlib
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -7,26 +8,33 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
 
 from mmrpt_jax.data.records import RandomAccess
 from mmrpt_jax.data.sidecar import join, open_sidecar
-from mmrpt_jax.models import abstract_parameters
 from mmrpt_jax.models.forward import forward
-from mmrpt_jax.models.weights import load_weights, save_weights
-from mmrpt_jax.objectives import gdpo, group_advantages, normalise_then_sum, rloo_advantages, sum_then_normalise
-from mmrpt_jax.objectives.policy_loss import VARIANTS
+from mmrpt_jax.models.weights import save_weights
+from mmrpt_jax.objectives import (
+    VARIANTS,
+    gdpo,
+    group_advantages,
+    normalise_then_sum,
+    rloo_advantages,
+    sum_then_normalise,
+)
 from mmrpt_jax.reporting.completions import CompletionsWriter
 from mmrpt_jax.rewards import weighted
 from mmrpt_jax.sampling import make_rollout
 from mmrpt_jax.stages.arms import Arm, find_arm
+from mmrpt_jax.stages.budget import caption_flops, policy_flops, supervised_flops
 from mmrpt_jax.stages.caption import caption
 from mmrpt_jax.stages.fill import prompt_batches, supervised_batches
 from mmrpt_jax.stages.run import Run, is_complete, mark_complete
-from mmrpt_jax.training.compute import forward_flops, update_flops
 from mmrpt_jax.training.gain import make_visual_gain
 from mmrpt_jax.training.loop import train
 from mmrpt_jax.training.policy import make_policy_step
-from mmrpt_jax.training.reinforce import Reinforcement, make_reinforcement_step
+from mmrpt_jax.training.reinforce import Judged, Reinforcement, make_reinforcement_step
 from mmrpt_jax.training.state import make_optimizer, new_state
 from mmrpt_jax.training.supervised import make_supervised_step
 
@@ -45,14 +53,14 @@ def run_arm(run: Run, name: str, masks: Path, directory: Path) -> None:
     if is_complete(directory):
         return
     arm = find_arm(name)
-    params = load_weights(run.workdir / "base" / "weights.safetensors", abstract_parameters(run.model))
-    budget = policy_flops(run)
+    params = run.weights(run.workdir / "base" / "weights.safetensors")
+    budget = policy_flops(run.config, run.model)
     if arm.method == "caption":
-        steps = round(budget / _caption_flops(run))
+        steps = round(budget / caption_flops(run.config, run.model))
         params = caption(run, params, steps=steps, stage=name, directory=str(directory / "checkpoints"))
         spent = {"steps": steps}
     elif arm.method == "supervised":
-        steps = round(budget / _supervised_flops(run))
+        steps = round(budget / supervised_flops(run.config, run.model))
         params = _imitate(run, params, _masked(run, masks), arm, steps=steps, stage=name, directory=directory)
         spent = {"steps": steps}
     elif arm.method == "policy":
@@ -62,30 +70,6 @@ def run_arm(run: Run, name: str, masks: Path, directory: Path) -> None:
         budget, spent = 0.0, {"steps": 0}
     save_weights(directory / "weights.safetensors", params)
     mark_complete(directory, {"arm": name, "flops": budget, **spent})
-
-
-def policy_flops(run: Run) -> float:
-    """What the policy arms spend: format warm-up, rollouts, visual gain, updates. The other arms get the same."""
-    cfg, shape = run.config.rl, _shape(run)
-    group = dict(prompts=cfg.prompts_per_step, group=cfg.group_size, **shape)
-    passes = 1 + (2 if "visual_gain" in cfg.rewards else 0) + (1 if cfg.loss.kl != "none" else 0)
-    step = passes * forward_flops(run.model, **group) + cfg.updates_per_rollout * update_flops(run.model, **group)
-    return run.config.fill.warmup_steps * _supervised_flops(run) + cfg.steps * step
-
-
-def _supervised_flops(run: Run) -> float:
-    return update_flops(run.model, prompts=run.config.fill.batch_size, group=1, **_shape(run))
-
-
-def _caption_flops(run: Run) -> float:
-    cfg, data = run.config.caption, run.config.data
-    lengths = dict(prompt_tokens=min(data.prompt_lengths), branch_tokens=max(data.caption_lengths))
-    return update_flops(run.model, prompts=cfg.batch_size, group=cfg.captions_per_image, **lengths)
-
-
-def _shape(run: Run) -> dict[str, int]:
-    data = run.config.data
-    return {"prompt_tokens": max(data.prompt_lengths), "branch_tokens": max(data.branch_lengths)}
 
 
 def _masked(run: Run, masks: Path) -> RandomAccess[Any]:
@@ -116,14 +100,14 @@ def _reinforce(run: Run, params, source, arm: Arm, name: str, directory: Path):
         params = _imitate(run, params, source, arm, steps=steps, stage=stage, directory=directory / "warmup")
         save_weights(warmed, params)
     # The reference policy is a file, so that a resumed run measures KL and gain against the same one.
-    reference = load_weights(warmed, abstract_parameters(run.model))
+    reference = run.weights(warmed)
     cfg = run.config.rl
     steps = cfg.steps * cfg.updates_per_rollout
     optimizer = make_optimizer(learning_rate=cfg.learning_rate, steps=steps, warmup=cfg.learning_rate_warmup)
-    with CompletionsWriter(directory) as completions:
+    with contextlib.closing(CompletionsWriter(directory)) as completions:
         parts = _parts(run, reference, optimizer, completions)
         state = train(
-            new_state(load_weights(warmed, abstract_parameters(run.model)), optimizer),
+            new_state(run.weights(warmed), optimizer),
             make_reinforcement_step(parts, run.key(name)),
             prompt_batches(
                 run, source, blank_images=arm.blank_images, batch_size=cfg.prompts_per_step, stream=2
@@ -140,11 +124,11 @@ def _reinforce(run: Run, params, source, arm: Arm, name: str, directory: Path):
 
 def _parts(run: Run, reference, optimizer, completions: CompletionsWriter) -> Reinforcement:
     cfg, tokenizer = run.config.rl, run.tokenizer
-    scoring = {"temperature": cfg.temperature, "banned": jnp.asarray(_banned(run))}
+    scoring = {"temperature": cfg.temperature, "banned": jnp.asarray(tokenizer.banned)}
     rollout = make_rollout(
         run.model, group_size=cfg.group_size, max_tokens=max(run.config.data.branch_lengths), end_ids=(tokenizer.eos_id,), **scoring
     )
-    update = make_policy_step(run.model, optimizer, micro_batches=cfg.micro_batches, **scoring, **_loss(run))
+    update = make_policy_step(run.model, optimizer, micro_batches=cfg.micro_batches, **scoring, **loss_options(run.config))
     return Reinforcement(
         rollout=jax.jit(rollout),
         rewards=weighted(cfg.rewards.to_dict()),
@@ -156,18 +140,27 @@ def _parts(run: Run, reference, optimizer, completions: CompletionsWriter) -> Re
         ref_logprobs=_ref_logprobs(run, reference, scoring),
         train_on_truncated=cfg.train_on_truncated,
         updates=cfg.updates_per_rollout,
-        on_judged=lambda step, judged: completions.write(step, judged),
+        on_judged=lambda step, judged: _write_completions(completions, step, judged),
     )
 
 
-def _banned(run: Run):
-    """Ids that must not be sampled; a rounded-up vocabulary has none beyond the tokenizer's."""
-    return run.tokenizer.banned
+def _write_completions(writer: CompletionsWriter, step: int, judged: Judged) -> None:
+    shape = judged.advantages.shape
+    parts = {name: values.reshape(shape) for name, values in judged.table.parts.items()}
+    writer.write(
+        step,
+        prompts=judged.batch.columns["masked"],
+        masked_spans=judged.batch.columns["answer"],
+        answers=np.reshape(judged.completions, shape).tolist(),
+        rewards={"total": judged.table.total.reshape(shape), **parts},
+        advantages=judged.advantages,
+        images=judged.batch.columns["id"],
+    )
 
 
-def _loss(run: Run) -> dict[str, Any]:
-    loss = run.config.rl.loss.to_dict()
-    return {**loss, "budget": max(run.config.data.branch_lengths)}
+def loss_options(config: ConfigDict) -> dict[str, Any]:
+    """Keyword arguments of `objectives.policy_loss`; the budget of Dr. GRPO is the longest completion."""
+    return {**config.rl.loss.to_dict(), "budget": max(config.data.branch_lengths)}
 
 
 def _advantage(run: Run) -> Callable:

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from mmrpt_jax.data.prompts import caption_prompt, fill_prompt
@@ -16,7 +17,9 @@ from mmrpt_jax.data.pipeline import make_dataset, make_iterator
 from mmrpt_jax.data.records import RandomAccess, open_records
 from mmrpt_jax.data.scene_source import SceneSource
 from mmrpt_jax.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
-from mmrpt_jax.models import TransformerConfig, VisionConfig, VLMConfig
+from mmrpt_jax.models import TransformerConfig, VisionConfig, VLMConfig, abstract_parameters
+from mmrpt_jax.models.sharding import batch_sharding
+from mmrpt_jax.models.weights import load_weights
 from mmrpt_jax.training.metrics import MetricWriter
 
 _TOKENIZER_CORPUS = 2000
@@ -31,6 +34,7 @@ class Run:
     tokenizer: Tokenizer
     model: VLMConfig
     writer: MetricWriter
+    mesh: Mesh
 
     @property
     def image_shape(self) -> tuple[int, int]:
@@ -41,6 +45,14 @@ class Run:
     def train_source(self) -> RandomAccess[Any]:
         """Records that the masked captions are made of."""
         return open_source(self.config, captions=1)
+
+    def weights(self, path: Path) -> Any:
+        """Parameters from a file, placed on the mesh."""
+        return load_weights(path, abstract_parameters(self.model, self.mesh))
+
+    def place(self, batch: Any) -> Any:
+        """Puts arrays on the mesh, split over their leading (prompt) axis."""
+        return jax.device_put(batch, batch_sharding(self.mesh))
 
     def key(self, name: str) -> jax.Array:
         """A PRNG key of this run, one stream per name."""
@@ -59,7 +71,7 @@ def open_source(config: ConfigDict, *, captions: int, size: int | None = None) -
     """
     data = config.data
     if data.kind == "scenes":
-        size = data.items if size is None else size
+        size = data.records if size is None else size
         return SceneSource(data.world, split="train", stream=config.seed, size=size, captions=captions)
     if data.kind != "records":
         raise ValueError(f"config.data.kind is 'scenes' or 'records', not {data.kind!r}")

@@ -1,0 +1,1 @@
+"""State, one step function per method, one loop, checkpoints, metrics."""

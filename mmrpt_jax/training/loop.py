@@ -7,7 +7,8 @@ from typing import Any
 import jax
 
 from mmrpt_jax.training.checkpoint import Checkpointer
-from mmrpt_jax.training.metrics import MetricWriter
+from mmrpt_jax.training.compilations import compilations
+from mmrpt_jax.training.metrics import MetricWriter, format_health, host_memory_bytes
 from mmrpt_jax.training.state import TrainState
 
 StepFn = Callable[[TrainState, Any], tuple[TrainState, dict]]
@@ -28,6 +29,7 @@ def train(
     writer: MetricWriter,
     log_every: int = 20,
     save_every: int = 200,
+    log: Callable[[str], None] = print,
 ) -> TrainState:
     """Runs `step_fn` until `steps`, from the newest checkpoint in `directory` if there is one.
 
@@ -41,6 +43,7 @@ def train(
         writer: receives the metrics.
         log_every: steps between log lines.
         save_every: steps between checkpoints; the last step is always saved.
+        log: receives one health line per logged step.
 
     Raises:
         NonFiniteLossError: names the steps since the last finite loss.
@@ -57,8 +60,9 @@ def train(
             state, metrics = step_fn(state, next(batches))
             step += 1
             if step % log_every == 0 or step == steps:
-                values = _fetch(metrics, stage, step, log_every)
-                writer.write(stage, step, values | clock.read(step))
+                values = _fetch(metrics, stage, step, log_every) | clock.read(step)
+                writer.write(stage, step, values)
+                log(f"   {stage} | {format_health({'step': step, 'total_steps': steps, **values})}")
             if step % save_every == 0 or step == steps:
                 checkpointer.save(step, state, {"step": step})
         return state
@@ -75,13 +79,19 @@ def _fetch(metrics: dict, stage: str, step: int, log_every: int) -> dict[str, fl
 
 
 class _Clock:
-    """Seconds per step and seconds to go, since the last reading."""
+    """What happened since the last reading: seconds per step, seconds to go, programs compiled."""
 
     def __init__(self, step: int, steps: int):
-        self._step, self._steps, self._time = step, steps, time.monotonic()
+        self._step, self._steps, self._time, self._compiled = step, steps, time.monotonic(), compilations()
 
     def read(self, step: int) -> dict[str, float]:
-        now = time.monotonic()
+        now, compiled = time.monotonic(), compilations()
         per_step = (now - self._time) / max(step - self._step, 1)
-        self._step, self._time = step, now
-        return {"seconds_per_step": per_step, "eta_seconds": per_step * (self._steps - step)}
+        news = {
+            "seconds_per_step": per_step,
+            "eta_seconds": per_step * (self._steps - step),
+            "recompilations": compiled - self._compiled,
+            "host_memory_bytes": host_memory_bytes(),
+        }
+        self._step, self._time, self._compiled = step, now, compiled
+        return news

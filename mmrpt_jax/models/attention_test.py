@@ -1,0 +1,177 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mmrpt_jax.models.attention import KeyBlock, attend
+
+B, G, T, S, N, K, H = 2, 3, 7, 5, 4, 2, 8
+PROMPT_LENGTHS = np.array([S, 3])
+BRANCH_LENGTHS = np.array([[7, 4, 1], [2, 7, 5]])
+
+run = jax.jit(attend, static_argnames="query_chunk")
+
+
+def dense(queries, order, blocks):
+    """Float64 softmax over all blocks at once, query by query and head by head: outputs, and a map per block."""
+    values = np.zeros(queries.shape)
+    maps = [np.zeros((*queries.shape[:-1], block.order.shape[-1])) for block in blocks]
+    for b, g, t, n in np.ndindex(queries.shape[:-1]):
+        rows = [[np.asarray(x[b] if block.order.ndim == 2 else x[b, g]) for x in block[:4]] for block in blocks]
+        head = n // (queries.shape[3] // rows[0][0].shape[1])
+        keys = np.concatenate([keys[:, head] for keys, *_ in rows]).astype(np.float64)
+        contents = np.concatenate([contents[:, head] for _, contents, *_ in rows]).astype(np.float64)
+        visible = np.concatenate([valid & (o <= order[b, g, t]) for *_, o, valid in rows])
+        scores = keys @ queries[b, g, t, n].astype(np.float64) / np.sqrt(queries.shape[-1])
+        weights = np.exp(scores - scores[visible].max()) * visible
+        weights /= weights.sum()
+        values[b, g, t, n] = weights @ contents
+        for chart, part in zip(maps, np.split(weights, np.cumsum([len(keys) for keys, *_ in rows]))):
+            chart[b, g, t, n] = part
+    return values, maps
+
+
+def prefix(lengths, size):
+    return np.arange(size) < lengths[..., None]
+
+
+def normal(rng, *shape):
+    return rng.normal(0.0, 2.0, shape).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def branches():
+    """Branches of different lengths behind prompts of different lengths, as causal text."""
+    rng = np.random.default_rng(0)
+    shared = KeyBlock(
+        normal(rng, B, S, K, H),
+        normal(rng, B, S, K, H),
+        np.broadcast_to(np.arange(S), (B, S)),
+        prefix(PROMPT_LENGTHS, S),
+    )
+    order = np.broadcast_to(PROMPT_LENGTHS[:, None, None] + np.arange(T), (B, G, T))
+    own = KeyBlock(normal(rng, B, G, T, K, H), normal(rng, B, G, T, K, H), order, prefix(BRANCH_LENGTHS, T), causal=True)
+    return normal(rng, B, G, T, N, H), order, [shared, own]
+
+
+@pytest.fixture(scope="module")
+def patches():
+    """Images alone, without a group: every patch sees every patch."""
+    rng = np.random.default_rng(1)
+    order = np.zeros((B, 1, T), int)
+    own = KeyBlock(normal(rng, B, 1, T, K, H), normal(rng, B, 1, T, K, H), order, order == 0)
+    return normal(rng, B, 1, T, N, H), order, [own]
+
+
+@pytest.fixture(scope="module")
+def regions():
+    """The first two prompt keys, and the other valid ones."""
+    first = np.arange(S) < 2
+    return np.stack([first & prefix(PROMPT_LENGTHS, S), ~first & prefix(PROMPT_LENGTHS, S)], -1).astype(np.float32)
+
+
+@pytest.mark.parametrize("query_chunk", [1, 2, 3, T, 256])
+@pytest.mark.parametrize("case", ["branches", "patches"])
+def test_values_equal_dense_softmax(case, query_chunk, request):
+    queries, order, blocks = request.getfixturevalue(case)
+    expected, _ = dense(queries, order, blocks)
+    seen = run(queries, order, blocks, query_chunk=query_chunk)
+    np.testing.assert_allclose(seen.values, expected, rtol=1e-5, atol=1e-5)
+    assert seen.mass is None
+    assert seen.received is None
+
+
+@pytest.mark.parametrize("query_chunk", [3, 256])
+def test_mass_and_received_equal_the_dense_map(branches, regions, query_chunk):
+    queries, order, (shared, own) = branches
+    _, (to_prompt, to_branch) = dense(queries, order, (shared, own))
+    weights = np.where(own.valid, np.random.default_rng(2).random((B, G, T)), 0.0).astype(np.float32)
+    blocks = [shared._replace(regions=regions), own]
+    seen = run(queries, order, blocks, query_weights=weights, query_chunk=query_chunk)
+
+    np.testing.assert_allclose(seen.mass, np.einsum("bgtns,bsm->bgtnm", to_prompt, regions), atol=1e-6)
+    # The regions partition the prompt; what is left lies on the branch.
+    np.testing.assert_allclose(seen.mass.sum(-1) + to_branch.sum(-1), 1.0, atol=1e-6)
+    np.testing.assert_allclose(seen.received, np.einsum("bgtns,bgt->bsn", to_prompt, weights), atol=1e-5)
+    np.testing.assert_array_equal(np.asarray(seen.received)[~shared.valid], 0.0)
+
+
+def test_mass_over_a_partition_of_all_keys_is_one(branches, regions):
+    queries, order, (shared, _) = branches
+    weights = np.ones((B, G, T), np.float32)
+    seen = run(queries, order, [shared._replace(regions=regions)], query_weights=weights, query_chunk=2)
+    np.testing.assert_allclose(seen.mass.sum(-1), 1.0, atol=1e-6)
+    # Every query hands out a mass of 1 per head.
+    np.testing.assert_allclose(seen.received.sum(1), G * T, rtol=1e-6)
+
+
+@pytest.mark.parametrize("case", ["branches", "patches"])
+def test_chunked_gradients_equal_unchunked_ones(case, request):
+    queries, order, blocks = request.getfixturevalue(case)
+    probe = normal(np.random.default_rng(3), *queries.shape)
+
+    @functools.partial(jax.jit, static_argnames="query_chunk")
+    @jax.grad
+    def differentiate(arrays, query_chunk):
+        queries, *pairs = arrays
+        filled = [block._replace(keys=k, values=v) for block, (k, v) in zip(blocks, pairs, strict=True)]
+        return jnp.sum(probe * attend(queries, order, filled, query_chunk=query_chunk).values)
+
+    arrays = [queries, *((block.keys, block.values) for block in blocks)]
+    whole, parts = differentiate(arrays, query_chunk=256), differentiate(arrays, query_chunk=2)
+    assert all(np.abs(gradient).max() > 0.1 for gradient in jax.tree.leaves(whole))
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), parts, whole)
+
+
+def test_no_map_is_held_forward_or_backward():
+    length, chunk = 512, 32
+    order = np.broadcast_to(np.arange(length), (1, 1, length))
+    shared_order = np.zeros((1, length), int)
+
+    def loss(queries, shared, own):
+        blocks = [
+            KeyBlock(shared, shared, shared_order, shared_order == 0),
+            KeyBlock(own, own, order, order >= 0, causal=True),
+        ]
+        return attend(queries, order, blocks, query_chunk=chunk).values.sum()
+
+    inputs = [
+        jax.ShapeDtypeStruct(shape, jnp.float32)
+        for shape in ((1, 1, length, N, H), (1, length, K, H), (1, 1, length, K, H))
+    ]
+    map_bytes = 4 * N * length * 2 * length
+    for function in (loss, jax.grad(loss, argnums=(0, 1, 2))):
+        memory = jax.jit(function).lower(*inputs).compile().memory_analysis()
+        assert memory.temp_size_in_bytes < map_bytes / 2
+
+
+def test_a_query_that_sees_nothing_is_finite(branches):
+    queries, order, (shared, _) = branches
+    blind = shared._replace(valid=np.zeros((B, S), bool))
+
+    def loss(queries):
+        return attend(queries, order, [blind]).values.sum()
+
+    value, gradient = jax.value_and_grad(loss)(queries)
+    assert np.isfinite(value)
+    np.testing.assert_array_equal(gradient, 0.0)
+
+
+def test_bfloat16_is_summed_in_float32(branches):
+    queries, order, (shared, own) = branches
+    # 512 equal keys: a bfloat16 sum of ones stops at 256.
+    ones = np.ones((1, 512, 1, H), jnp.bfloat16)
+    where = np.zeros((1, 512), int)
+    block = KeyBlock(ones, ones, where, where == 0, regions=np.ones((1, 512, 1), np.float32))
+    seen = attend(np.ones((1, 1, 1, 1, H), jnp.bfloat16), np.zeros((1, 1, 1), int), [block], query_weights=np.ones((1, 1, 1)))
+    assert seen.values.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(seen.values.astype(np.float32), 1.0)
+    np.testing.assert_allclose(seen.mass, 1.0, rtol=1e-6)
+
+
+def test_regions_without_query_weights_are_refused(branches, regions):
+    queries, order, (shared, own) = branches
+    with pytest.raises(ValueError, match="pass query_weights"):
+        attend(queries, order, [shared._replace(regions=regions), own])

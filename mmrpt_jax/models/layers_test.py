@@ -1,0 +1,69 @@
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mmrpt_jax.models.layers import GatedMLP, Linear, RMSNorm, rotate
+
+X = np.random.default_rng(0).normal(0.0, 3.0, (2, 3, 6)).astype(np.float32)
+
+
+def randomised(module, *inputs):
+    """Parameters of a module, all random, so that none of them is neutral."""
+    shapes = nn.unbox(jax.eval_shape(module.init, jax.random.key(0), *inputs))["params"]
+    rng = np.random.default_rng(1)
+    return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
+
+
+def test_rms_norm():
+    params = randomised(RMSNorm(eps=0.5), X)
+    wide = X.astype(np.float64)
+    expected = wide / np.sqrt((wide**2).mean(-1, keepdims=True) + 0.5) * params["scale"]
+    np.testing.assert_allclose(RMSNorm(eps=0.5).apply({"params": params}, X), expected, rtol=1e-5)
+
+
+def test_rms_norm_of_bfloat16_is_computed_in_float32():
+    x = jnp.asarray(X, jnp.bfloat16)
+    params = randomised(RMSNorm(), X)
+    normed = RMSNorm().apply({"params": params}, x)
+    assert normed.dtype == jnp.bfloat16
+    expected = RMSNorm().apply({"params": params}, x.astype(jnp.float32)).astype(jnp.bfloat16)
+    np.testing.assert_array_equal(normed, expected)
+
+
+@pytest.mark.parametrize("use_bias", [False, True])
+def test_linear(use_bias):
+    linear = Linear(4, ("embed", "mlp"), use_bias=use_bias)
+    params = randomised(linear, X)
+    expected = X.astype(np.float64) @ params["kernel"] + params.get("bias", 0.0)
+    np.testing.assert_allclose(linear.apply({"params": params}, X), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_gated_mlp():
+    params = randomised(GatedMLP(6, 5), X)
+    gate, up, down = (params[name]["kernel"].astype(np.float64) for name in ("gate", "up", "down"))
+    expected = ((X @ gate) / (1 + np.exp(-(X @ gate))) * (X @ up)) @ down
+    np.testing.assert_allclose(GatedMLP(6, 5).apply({"params": params}, X), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_rotate_turns_pairs_as_complex_numbers():
+    positions = np.array([[0, 1, 5], [7, 300, 2]])
+    x = np.random.default_rng(2).normal(size=(2, 3, 4, 6)).astype(np.float32)
+    turned = rotate(x, positions, theta=100.0)
+    frequencies = 100.0 ** (-np.array([0, 2, 4]) / 6)
+    phase = np.exp(1j * positions[..., None, None] * frequencies)
+    expected = (x[..., :3] + 1j * x[..., 3:]) * phase
+    np.testing.assert_allclose(turned, np.concatenate([expected.real, expected.imag], -1), atol=1e-4)
+    np.testing.assert_array_equal(turned[0, 0], x[0, 0])
+
+
+def test_rotated_products_depend_on_the_distance_alone():
+    query, key = np.random.default_rng(3).normal(size=(2, 1, 1, 8)).astype(np.float32)
+
+    def product(query_position, key_position):
+        at = lambda x, position: rotate(x, np.array([position]), theta=10_000.0)  # noqa: E731
+        return float(jnp.sum(at(query, query_position) * at(key, key_position)))
+
+    assert product(9, 4) == pytest.approx(product(105, 100), abs=1e-4)
+    assert abs(product(9, 4) - product(9, 5)) > 1e-2

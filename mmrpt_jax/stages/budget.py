@@ -1,0 +1,40 @@
+"""Equal compute: what the method spends, and how many steps the same buys the controls."""
+
+from ml_collections import ConfigDict
+
+from mmrpt_jax.models import VLMConfig
+from mmrpt_jax.training.compute import forward_flops, update_flops
+
+
+def policy_flops(config: ConfigDict, model: VLMConfig) -> float:
+    """FLOP of a policy arm: format warm-up, rollouts, visual gain, reference, updates. Every arm gets as much.
+
+    Not counted on any side: scoring and masking, which arms share, and evaluation.
+    """
+    rl = config.rl
+    group = {"prompts": rl.prompts_per_step, "group": rl.group_size, **_fill_shape(config)}
+    # The visual gain is a pass with the image and one without.
+    passes = 1 + 2 * _needs_gain(config) + (rl.loss.kl != "none")
+    step = passes * forward_flops(model, **group) + rl.updates_per_rollout * update_flops(model, **group)
+    return config.fill.warmup_steps * supervised_flops(config, model) + rl.steps * step
+
+
+def supervised_flops(config: ConfigDict, model: VLMConfig) -> float:
+    """FLOP of one supervised step on masked captions."""
+    return update_flops(model, prompts=config.fill.batch_size, group=1, **_fill_shape(config))
+
+
+def caption_flops(config: ConfigDict, model: VLMConfig) -> float:
+    """FLOP of one captioning step."""
+    data, caption = config.data, config.caption
+    lengths = {"prompt_tokens": min(data.prompt_lengths), "branch_tokens": max(data.caption_lengths)}
+    return update_flops(model, prompts=caption.batch_size, group=caption.captions_per_image, **lengths)
+
+
+def _needs_gain(config: ConfigDict) -> bool:
+    return any(name in config.rl.rewards for name in ("visual_gain", "grounded_match"))
+
+
+def _fill_shape(config: ConfigDict) -> dict[str, int]:
+    data = config.data
+    return {"prompt_tokens": max(data.prompt_lengths), "branch_tokens": max(data.branch_lengths)}
