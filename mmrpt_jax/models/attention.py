@@ -26,8 +26,6 @@ class KeyBlock(NamedTuple):
         valid: [B S] or [B G S], False for padding.
         regions: [B S M] indicator columns of the regions whose attention mass is wanted, or None; shared
             blocks only.
-        causal: key s belongs to query s and orders increase along S, so no query sees a later key, and
-            chunks of queries need not look at the keys behind them.
     """
 
     keys: Float[Array, "B *G S K H"]
@@ -35,7 +33,6 @@ class KeyBlock(NamedTuple):
     order: Int[Array, "B *G S"]
     valid: Bool[Array, "B *G S"]
     regions: Float[Array, "B S M"] | None = None
-    causal: bool = False
 
 
 class Attended(NamedTuple):
@@ -63,17 +60,17 @@ def attend(
 ) -> Attended:
     """Softmax attention of every query over the union of the blocks' visible keys.
 
-    Scores and softmax are float32. Queries are taken `query_chunk` at a time and each chunk is recomputed in
-    the backward pass, so that no [T, S] map is ever held. The mass per region and the mass per key are summed
-    in the same pass: they cost one narrow product more, not a second softmax, because attention is linear in
-    its values.
+    Scores and softmax are float32. Longer sequences than `query_chunk` run chunk by chunk, and each chunk is
+    recomputed in the backward pass, so that no [T, S] map is ever held. The mass per region and the mass per
+    key are summed in the same pass: they cost one narrow product more, not a second softmax, because
+    attention is linear in its values.
 
     Args:
         queries: unscaled; the scale 1/sqrt(H) is applied here.
         order: the queries' order.
         blocks: at least one; at most one of them names regions.
         query_weights: weight of each query in `received`, 0 for padding; needed when a block names regions.
-        query_chunk: rows of the score matrix held at a time.
+        query_chunk: rows of the score matrix held at a time, at most.
 
     Raises:
         ValueError: a block names regions, but there are no `query_weights`.
@@ -82,35 +79,30 @@ def attend(
         raise ValueError("a block names regions: pass query_weights, 0 for queries that do not count")
     length = queries.shape[2]
     if length <= query_chunk:
-        return _attend_chunk(queries, order, blocks, query_weights)
-    chunk = jax.checkpoint(_attend_chunk)
-    parts = []
-    for start in range(0, length, query_chunk):
-        rows = slice(start, min(start + query_chunk, length))
-        weights = None if query_weights is None else query_weights[:, :, rows]
-        visible = [_up_to(block, rows.stop) for block in blocks]
-        parts.append(chunk(queries[:, :, rows], order[:, :, rows], visible, weights))
-    values, mass, received = zip(*parts, strict=True)
-    return Attended(
-        jnp.concatenate(values, axis=2),
-        None if mass[0] is None else jnp.concatenate(mass, axis=2),
-        None if received[0] is None else sum(received),
-    )
+        return _attend_rows(queries, order, blocks, query_weights)
+    steps = -(-length // query_chunk)
+
+    def split(array):
+        padding = [(0, 0)] * array.ndim
+        padding[2] = (0, -length % steps)
+        padded = jnp.pad(array, padding)
+        return jnp.moveaxis(padded.reshape(*array.shape[:2], steps, -1, *array.shape[3:]), 2, 0)
+
+    def join(chunks):
+        joined = jnp.moveaxis(chunks, 0, 2)
+        return joined.reshape(*joined.shape[:2], -1, *joined.shape[4:])[:, :, :length]
+
+    # A loop, and not an unrolled one: XLA is free to run independent chunks at once, and to hold them all.
+    @jax.checkpoint
+    def chunk(rows):
+        return _attend_rows(rows[0], rows[1], blocks, rows[2])
+
+    seen = jax.lax.map(chunk, jax.tree.map(split, (queries, order, query_weights)))
+    values, mass = jax.tree.map(join, (seen.values, seen.mass))
+    return Attended(values, mass, jax.tree.map(lambda x: x.sum(axis=0), seen.received))
 
 
-def _up_to(block: KeyBlock, stop: int) -> KeyBlock:
-    """Cuts off the keys of a causal block that no query before `stop` can see."""
-    if not block.causal:
-        return block
-    axis = block.order.ndim - 1
-    keys, values, order, valid = (
-        jax.lax.slice_in_dim(array, 0, stop, axis=axis)
-        for array in (block.keys, block.values, block.order, block.valid)
-    )
-    return KeyBlock(keys, values, order, valid)
-
-
-def _attend_chunk(queries, order, blocks, query_weights) -> Attended:
+def _attend_rows(queries, order, blocks, query_weights) -> Attended:
     batch, group, length, heads, dim = queries.shape
     kv_heads = blocks[0].keys.shape[-2]
     grouped = queries.reshape(batch, group, length, kv_heads, heads // kv_heads, dim) * dim**-0.5

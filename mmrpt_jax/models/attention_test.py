@@ -19,7 +19,7 @@ def dense(queries, order, blocks):
     values = np.zeros(queries.shape)
     maps = [np.zeros((*queries.shape[:-1], block.order.shape[-1])) for block in blocks]
     for b, g, t, n in np.ndindex(queries.shape[:-1]):
-        rows = [[np.asarray(x[b] if block.order.ndim == 2 else x[b, g]) for x in block[:4]] for block in blocks]
+        rows = [[x[b] if block.order.ndim == 2 else x[b, g] for x in block[:4]] for block in blocks]
         head = n // (queries.shape[3] // rows[0][0].shape[1])
         keys = np.concatenate([keys[:, head] for keys, *_ in rows]).astype(np.float64)
         contents = np.concatenate([contents[:, head] for _, contents, *_ in rows]).astype(np.float64)
@@ -52,7 +52,7 @@ def branches():
         prefix(PROMPT_LENGTHS, S),
     )
     order = np.broadcast_to(PROMPT_LENGTHS[:, None, None] + np.arange(T), (B, G, T))
-    own = KeyBlock(normal(rng, B, G, T, K, H), normal(rng, B, G, T, K, H), order, prefix(BRANCH_LENGTHS, T), causal=True)
+    own = KeyBlock(normal(rng, B, G, T, K, H), normal(rng, B, G, T, K, H), order, prefix(BRANCH_LENGTHS, T))
     return normal(rng, B, G, T, N, H), order, [shared, own]
 
 
@@ -69,7 +69,9 @@ def patches():
 def regions():
     """The first two prompt keys, and the other valid ones."""
     first = np.arange(S) < 2
-    return np.stack([first & prefix(PROMPT_LENGTHS, S), ~first & prefix(PROMPT_LENGTHS, S)], -1).astype(np.float32)
+    return np.stack([first & prefix(PROMPT_LENGTHS, S), ~first & prefix(PROMPT_LENGTHS, S)], -1).astype(
+        np.float32
+    )
 
 
 @pytest.mark.parametrize("query_chunk", [1, 2, 3, T, 256])
@@ -133,7 +135,7 @@ def test_no_map_is_held_forward_or_backward():
     def loss(queries, shared, own):
         blocks = [
             KeyBlock(shared, shared, shared_order, shared_order == 0),
-            KeyBlock(own, own, order, order >= 0, causal=True),
+            KeyBlock(own, own, order, order >= 0),
         ]
         return attend(queries, order, blocks, query_chunk=chunk).values.sum()
 
@@ -165,7 +167,12 @@ def test_bfloat16_is_summed_in_float32(branches):
     ones = np.ones((1, 512, 1, H), jnp.bfloat16)
     where = np.zeros((1, 512), int)
     block = KeyBlock(ones, ones, where, where == 0, regions=np.ones((1, 512, 1), np.float32))
-    seen = attend(np.ones((1, 1, 1, 1, H), jnp.bfloat16), np.zeros((1, 1, 1), int), [block], query_weights=np.ones((1, 1, 1)))
+    seen = attend(
+        np.ones((1, 1, 1, 1, H), jnp.bfloat16),
+        np.zeros((1, 1, 1), int),
+        [block],
+        query_weights=np.ones((1, 1, 1)),
+    )
     assert seen.values.dtype == jnp.bfloat16
     np.testing.assert_array_equal(seen.values.astype(np.float32), 1.0)
     np.testing.assert_allclose(seen.mass, 1.0, rtol=1e-6)

@@ -68,16 +68,9 @@ class LayerOutput(NamedTuple):
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x)).
-
-    Attributes:
-        config: sizes.
-        causal: tokens stand in increasing order. What a token sees is up to `Tokens.order`; this only says
-            that chunks of queries need not look at later keys.
-    """
+    """x + attention(norm(x)), then x + mlp(norm(x))."""
 
     config: TransformerConfig
-    causal: bool = True
 
     @nn.compact
     def __call__(
@@ -101,7 +94,7 @@ class Block(nn.Module):
         normed = RMSNorm(cfg.norm_eps, name="attention_norm")(x)
         queries, keys, values = self._project(normed, tokens.positions)
         if cache is None:
-            own = KeyBlock(keys, values, tokens.order, tokens.valid, causal=self.causal)
+            own = KeyBlock(keys, values, tokens.order, tokens.valid)
         else:
             keys = jax.lax.dynamic_update_slice_in_dim(cache.keys, keys, cache.index, axis=2)
             values = jax.lax.dynamic_update_slice_in_dim(cache.values, values, cache.index, axis=2)
@@ -136,10 +129,9 @@ class Block(nn.Module):
 
 
 class Stack(nn.Module):
-    """`layers` blocks with stacked parameters, then a norm; attributes as in `Block`."""
+    """`layers` blocks with stacked parameters, then a norm."""
 
     config: TransformerConfig
-    causal: bool = True
 
     @nn.compact
     def __call__(
@@ -159,5 +151,5 @@ class Stack(nn.Module):
             unroll=self.config.unroll,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
-        x, outputs = layers(self.config, self.causal, name="layers")(x, shared_kv, shared, tokens)
+        x, outputs = layers(self.config, name="layers")(x, shared_kv, shared, tokens)
         return RMSNorm(self.config.norm_eps, name="final_norm")(x), outputs

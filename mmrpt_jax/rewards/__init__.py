@@ -15,6 +15,7 @@ from mmrpt_jax.rewards.exact import exact_match as exact_match
 from mmrpt_jax.rewards.exact import exact_match_score as exact_match_score
 from mmrpt_jax.rewards.format import format_reward as format_reward
 from mmrpt_jax.rewards.format import is_well_formed as is_well_formed
+from mmrpt_jax.rewards.grounded import grounded_match as grounded_match
 from mmrpt_jax.rewards.length import length_score as length_score
 from mmrpt_jax.rewards.length import make_length_penalty as make_length_penalty
 from mmrpt_jax.rewards.length import make_soft_overlong as make_soft_overlong

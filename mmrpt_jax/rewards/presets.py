@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from mmrpt_jax.rewards.base import RewardFn
 from mmrpt_jax.rewards.exact import exact_match
 from mmrpt_jax.rewards.format import format_reward
+from mmrpt_jax.rewards.grounded import grounded_match
 from mmrpt_jax.rewards.prefix import strict_prefix
 from mmrpt_jax.rewards.repetition import make_repetition_penalty
 from mmrpt_jax.rewards.semantic import Encoder, make_semantic_reward
@@ -18,6 +19,7 @@ from mmrpt_jax.rewards.visual_gain import visual_gain_reward
 REWARDS: dict[str, RewardFn] = {
     "exact_match": exact_match,
     "format": format_reward,
+    "grounded_match": grounded_match,
     "prefix": strict_prefix,
     "repetition": make_repetition_penalty(n=3),
     "token_f1": token_f1,

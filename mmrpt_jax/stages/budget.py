@@ -3,6 +3,7 @@
 from ml_collections import ConfigDict
 
 from mmrpt_jax.models import VLMConfig
+from mmrpt_jax.stages.rewards import READS_GAIN
 from mmrpt_jax.training.compute import forward_flops, update_flops
 
 
@@ -32,7 +33,7 @@ def caption_flops(config: ConfigDict, model: VLMConfig) -> float:
 
 
 def _needs_gain(config: ConfigDict) -> bool:
-    return any(name in config.rl.rewards for name in ("visual_gain", "grounded_match"))
+    return any(name in config.rl.rewards for name in READS_GAIN)
 
 
 def _fill_shape(config: ConfigDict) -> dict[str, int]:

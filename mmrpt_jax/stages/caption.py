@@ -1,6 +1,7 @@
 """Stage 1: next-token pre-training on image-caption pairs, the descriptive baseline and the starting policy."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -26,12 +27,12 @@ def run_caption(run: Run) -> None:
     else:
         params = initialise(run.model, run.key("init"), run.mesh)
     if cfg.steps:
-        params = caption(run, params, steps=cfg.steps, stage="caption", directory=str(directory / "checkpoints"))
+        params = caption(run, params, steps=cfg.steps, stage="caption", directory=directory / "checkpoints")
     save_weights(directory / "weights.safetensors", params)
     mark_complete(directory, {"steps": cfg.steps, "init": run.config.init.weights})
 
 
-def caption(run: Run, params, *, steps: int, stage: str, directory: str):
+def caption(run: Run, params, *, steps: int, stage: str, directory: Path):
     """Trains on captions from `params` for `steps` and returns the new parameters."""
     cfg = run.config.caption
     optimizer = make_optimizer(learning_rate=cfg.learning_rate, steps=steps, warmup=cfg.warmup, weight_decay=0.01)
@@ -42,9 +43,7 @@ def caption(run: Run, params, *, steps: int, stage: str, directory: str):
         steps=steps,
         stage=stage,
         directory=directory,
-        writer=run.writer,
-        log_every=run.config.log_every,
-        save_every=run.config.save_every,
+        **run.logging,
     )
     return state.params
 

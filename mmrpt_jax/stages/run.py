@@ -46,6 +46,12 @@ class Run:
         """Records that the masked captions are made of."""
         return open_source(self.config, captions=1)
 
+    @property
+    def logging(self) -> dict[str, Any]:
+        """Where `training.loop.train` reports and how often it reports and saves."""
+        config = self.config
+        return {"writer": self.writer, "log_every": config.log_every, "save_every": config.save_every, "log": self.log}
+
     def weights(self, path: Path) -> Any:
         """Parameters from a file, placed on the mesh."""
         return load_weights(path, abstract_parameters(self.model, self.mesh))

@@ -10,6 +10,8 @@ from mmrpt_jax.objectives import VARIANTS
 from mmrpt_jax.rewards import REWARDS
 from mmrpt_jax.scenes import WORLDS
 from mmrpt_jax.stages.arms import ARMS
+from mmrpt_jax.stages.reinforce import COMBINE
+from mmrpt_jax.stages.rewards import MADE_HERE
 from mmrpt_jax.training.scoring import KINDS
 
 STAGES = ("caption", "score", "mask", "rl", "evaluate")
@@ -37,7 +39,11 @@ def check_config(config: ConfigDict) -> None:
     _one_of("rl.loss.variant", config.rl.loss.variant, VARIANTS)
     _one_of("rl.loss.kl", config.rl.loss.kl, ("none", "k2", "k3"))
     for name in config.rl.rewards:
-        _one_of("rl.rewards", name, REWARDS)
+        _one_of("rl.rewards", name, (*REWARDS, *MADE_HERE))
+    _one_of("rl.advantage.combine", config.rl.advantage.combine, COMBINE)
+    _one_of("rl.advantage.scale", config.rl.advantage.scale, ("variant", "group", "batch", "none", "rloo"))
+    if "semantic" in config.rl.rewards and not Path(config.rl.semantic_encoder).is_dir():
+        raise ConfigError("config.rl.semantic_encoder must name a folder with a BERT-type encoder: the reward 'semantic' reads it")
     _check_batches(config)
 
 

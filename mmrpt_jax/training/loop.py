@@ -1,5 +1,6 @@
 """The loop. Saves before it reads, so that a checkpoint and the data that follow it always belong together."""
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -25,7 +26,7 @@ def train(
     *,
     steps: int,
     stage: str,
-    directory: str,
+    directory: str | os.PathLike[str],
     writer: MetricWriter,
     log_every: int = 20,
     save_every: int = 200,

@@ -5,8 +5,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Bool, Float, UInt8
 
 from mmrpt_jax.data.tokenizer import Tokenizer
 from mmrpt_jax.models.vlm import BranchTokens, PromptTokens
@@ -65,6 +66,8 @@ class Reinforcement:
         more_columns: (params, batch, completions) -> further reward columns of B·G entries, computed on the devices.
         ref_logprobs: (images, prompt, branches) -> [B G R] under the reference, or None without a KL term.
         train_on_truncated: whether completions without an end token are in the loss (they are always in the baseline).
+        resamples: how often groups whose answers all earned the same are drawn anew before they are given up.
+        drop_zero_variance: whether such groups leave the loss and its normaliser; their advantage is 0 either way.
         updates: optimizer steps per rollout.
         on_judged: called with the step and what was judged.
     """
@@ -78,6 +81,8 @@ class Reinforcement:
     more_columns: Callable[[Any, PromptBatch, list[str]], dict[str, list[Any]]] = lambda params, batch, completions: {}
     ref_logprobs: Callable[..., Float[Array, "B G R"]] | None = None
     train_on_truncated: bool = True
+    resamples: int = 0
+    drop_zero_variance: bool = False
     updates: int = 1
     on_judged: Callable[[int, Judged], None] = lambda step, judged: None
 
@@ -87,27 +92,50 @@ def make_reinforcement_step(parts: Reinforcement, key) -> Callable[[TrainState, 
 
     def step(state: TrainState, batch: PromptBatch) -> tuple[TrainState, dict]:
         number = int(state.step)
-        rollout = parts.rollout(state.params, batch.images, batch.prompt, jax.random.fold_in(key, number))
-        judged = judge(parts, state.params, batch, rollout)
+        judged = _roll_out(parts, state.params, batch, jax.random.fold_in(key, number))
         parts.on_judged(number, judged)
         learned = _policy_batch(parts, judged)
         metrics: dict = {}
         for _ in range(parts.updates):
             state, metrics = parts.update(state, learned)
         # One step of the loop is one rollout, however many optimizer steps it feeds.
-        return state._replace(step=np.int32(number + 1)), metrics | _summary(judged)
+        return state._replace(step=jnp.int32(number + 1)), metrics | _summary(judged)
 
     return step
 
 
+def _roll_out(parts: Reinforcement, params, batch: PromptBatch, key) -> Judged:
+    """Samples and judges; redraws groups without variance up to `resamples` times.
+
+    DAPO (arXiv 2503.14476) fills the batch with other prompts instead. Here the same prompts get new answers, so that
+    shapes stay fixed and the order of the data stays a function of the step.
+    """
+    rollout = parts.rollout(params, batch.images, batch.prompt, key)
+    judged = judge(parts, params, batch, rollout)
+    for attempt in range(parts.resamples):
+        flat = zero_variance(judged)
+        if not flat.any():
+            break
+        again = parts.rollout(params, batch.images, batch.prompt, jax.random.fold_in(key, attempt))
+        rollout = jax.tree.map(
+            lambda new, old, flat=flat: jnp.where(flat.reshape(-1, *[1] * (old.ndim - 1)), new, old), again, rollout
+        )
+        judged = judge(parts, params, batch, rollout)
+    return judged
+
+
+def zero_variance(judged: Judged) -> Bool[np.ndarray, "B"]:
+    """Groups whose answers all earned the same: they teach nothing."""
+    shape = judged.advantages.shape
+    return np.asarray(zero_variance_groups(judged.table.total.reshape(shape), valid=judged.table.scorable.reshape(shape)))
+
+
 def judge(parts: Reinforcement, params, batch: PromptBatch, rollout: Rollout) -> Judged:
     """Decodes, rewards and compares the answers of every group."""
-    ids, valid = np.asarray(rollout.ids), np.asarray(rollout.valid)
-    completions = [
-        parts.tokenizer.decode(row[keep])
-        for row, keep in zip(ids.reshape(-1, ids.shape[-1]), valid.reshape(-1, ids.shape[-1]), strict=True)
-    ]
+    ids, valid = (np.asarray(array).reshape(-1, array.shape[-1]) for array in (rollout.ids, rollout.valid))
+    completions = [parts.tokenizer.decode(row[keep]) for row, keep in zip(ids, valid, strict=True)]
     columns = {name: _per_completion(values, parts.group_size) for name, values in batch.columns.items()}
+    columns["completion_ids"] = [row[keep].tolist() for row, keep in zip(ids, valid, strict=True)]
     columns |= parts.more_columns(params, batch, completions)
     prompts = _per_completion(batch.texts, parts.group_size)
     table = score(parts.rewards, prompts=prompts, completions=completions, columns=columns)
@@ -123,6 +151,8 @@ def _policy_batch(parts: Reinforcement, judged: Judged) -> PolicyBatch:
     trained = judged.table.scorable.reshape(judged.advantages.shape)
     if not parts.train_on_truncated:
         trained = trained & ~np.asarray(rollout.truncated)
+    if parts.drop_zero_variance:
+        trained = trained & ~zero_variance(judged)[:, None]
     reference = None if parts.ref_logprobs is None else parts.ref_logprobs(batch.images, batch.prompt, branches)
     return PolicyBatch(batch.images, batch.prompt, branches, rollout.logprobs, judged.advantages, trained, reference)
 
@@ -133,11 +163,10 @@ def _per_completion(values: list[Any], group_size: int) -> list[Any]:
 
 def _summary(judged: Judged) -> dict[str, float]:
     table, rollout = judged.table, judged.rollout
-    totals = table.total.reshape(judged.advantages.shape)
     parts = {f"reward/{name}": float(np.nanmean(part)) for name, part in table.parts.items() if not np.isnan(part).all()}
     return parts | {
         "reward": float(table.total[table.scorable].mean()) if table.scorable.any() else 0.0,
-        "zero_variance_share": float(np.mean(zero_variance_groups(totals))),
+        "zero_variance_share": float(np.mean(zero_variance(judged))),
         "truncated_share": float(np.mean(rollout.truncated)),
         "unparsed_share": float(np.mean(~table.passed)),
         "tokens_per_completion": float(np.mean(np.sum(rollout.valid, axis=-1))),

@@ -1,0 +1,164 @@
+"""The policy arms: what a config says about rollouts, rewards, advantages and updates, put together."""
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+from mmrpt_jax.data.records import RandomAccess
+from mmrpt_jax.data.sidecar import join, open_sidecar
+from mmrpt_jax.models.forward import forward
+from mmrpt_jax.objectives import (
+    VARIANTS,
+    gdpo,
+    group_advantages,
+    normalise_then_sum,
+    rloo_advantages,
+    sum_then_normalise,
+)
+from mmrpt_jax.reporting.completions import CompletionsWriter
+from mmrpt_jax.sampling import make_rollout
+from mmrpt_jax.stages.arms import Arm
+from mmrpt_jax.stages.fill import prompt_batches
+from mmrpt_jax.stages.mask import run_mask
+from mmrpt_jax.stages.rewards import configured_rewards, gain_column
+from mmrpt_jax.stages.run import Run
+from mmrpt_jax.stages.score import run_score
+from mmrpt_jax.training.loop import train
+from mmrpt_jax.training.policy import make_policy_step
+from mmrpt_jax.training.reinforce import Judged, Reinforcement, make_reinforcement_step
+from mmrpt_jax.training.state import make_optimizer, new_state
+
+COMBINE = {"sum_then_normalise": sum_then_normalise, "normalise_then_sum": normalise_then_sum, "gdpo": gdpo}
+
+
+def reinforce(
+    run: Run, reference: Any, source: RandomAccess[Any], arm: Arm, name: str, directory: Path
+) -> Any:
+    """Trains a policy on masked records from `reference`, which also is the frozen reference; returns its parameters."""
+    cfg = run.config.rl
+    optimizer = make_optimizer(
+        learning_rate=cfg.learning_rate,
+        steps=cfg.steps * cfg.updates_per_rollout,
+        warmup=cfg.learning_rate_warmup,
+    )
+    # Copied: the optimizer's steps must leave the reference as it is.
+    state = new_state(jax.tree.map(jnp.copy, reference), optimizer)
+    with contextlib.closing(CompletionsWriter(directory)) as completions:
+        parts = _parts(run, reference, optimizer, completions)
+        step = make_reinforcement_step(parts, run.key(name))
+        for begin, end in _segments(cfg.steps, cfg.refresh_every):
+            if begin:
+                source = _refreshed(run, state.params, arm, directory / f"refresh-{begin}")
+            state = train(
+                state,
+                step,
+                prompt_batches(
+                    run, source, blank_images=arm.blank_images, batch_size=cfg.prompts_per_step, stream=2
+                ),
+                steps=end,
+                stage=name,
+                directory=directory / "checkpoints",
+                **run.logging,
+            )
+    return state.params
+
+
+def _segments(steps: int, refresh_every: int) -> Iterator[tuple[int, int]]:
+    length = refresh_every or steps
+    for begin in range(0, steps, length):
+        yield begin, min(begin + length, steps)
+
+
+def _refreshed(run: Run, params: Any, arm: Arm, directory: Path) -> RandomAccess[Any]:
+    """Scores and masks the data anew with the policy as it is now."""
+    run_score(run, params, directory / "scores")
+    run_mask(run, directory / "scores", directory / "masks", arm.masks)
+    return join(run.train_source, open_sidecar(directory / "masks" / "records", "train"), missing="skip")
+
+
+def _parts(
+    run: Run, reference: Any, optimizer: optax.GradientTransformation, completions: CompletionsWriter
+) -> Reinforcement:
+    cfg, tokenizer = run.config.rl, run.tokenizer
+    scoring = {"temperature": cfg.temperature, "banned": jnp.asarray(tokenizer.banned)}
+    rollout = make_rollout(
+        run.model,
+        group_size=cfg.group_size,
+        max_tokens=max(run.config.data.branch_lengths),
+        end_ids=(tokenizer.eos_id,),
+        **scoring,
+    )
+    update = make_policy_step(
+        run.model, optimizer, micro_batches=cfg.micro_batches, **scoring, **loss_options(run.config)
+    )
+    return Reinforcement(
+        rollout=jax.jit(rollout),
+        rewards=configured_rewards(run),
+        advantage=_advantage(cfg),
+        update=jax.jit(update),
+        tokenizer=tokenizer,
+        group_size=cfg.group_size,
+        more_columns=gain_column(run, reference),
+        ref_logprobs=_ref_logprobs(run, reference, scoring),
+        train_on_truncated=cfg.train_on_truncated,
+        resamples=cfg.resamples,
+        drop_zero_variance=cfg.drop_zero_variance,
+        updates=cfg.updates_per_rollout,
+        on_judged=_completions_log(completions),
+    )
+
+
+def loss_options(config: ConfigDict) -> dict[str, Any]:
+    """Keyword arguments of `objectives.policy_loss`; the budget of Dr. GRPO is the longest completion."""
+    return {**config.rl.loss.to_dict(), "budget": max(config.data.branch_lengths)}
+
+
+def _advantage(rl: ConfigDict) -> Callable[..., Any]:
+    cfg = rl.advantage
+    scale = VARIANTS[rl.loss.variant].scale if cfg.scale == "variant" else cfg.scale
+    if scale == "rloo":
+        one: Callable[..., Any] = rloo_advantages
+    else:
+        one = functools.partial(group_advantages, scale=scale, min_std=cfg.min_std)
+    return jax.jit(functools.partial(COMBINE[cfg.combine], advantage_fn=one))
+
+
+def _ref_logprobs(run: Run, reference: Any, scoring: dict[str, Any]) -> Callable[..., Any] | None:
+    if run.config.rl.loss.kl == "none":
+        return None
+    scored = jax.jit(lambda params, *inputs: forward(run.model, params, *inputs, **scoring).logprobs)
+    return functools.partial(scored, reference)
+
+
+def _completions_log(writer: CompletionsWriter) -> Callable[[int, Judged], None]:
+    """Writes what was judged; the first step of a resumed run drops what an earlier one wrote beyond it."""
+    started = False
+
+    def write(step: int, judged: Judged) -> None:
+        nonlocal started
+        if not started:
+            writer.rewind(step - 1)
+            started = True
+        shape, columns = judged.advantages.shape, judged.batch.columns
+        writer.write(
+            step,
+            prompts=columns["masked"],
+            masked_spans=columns["answer"],
+            answers=np.reshape(judged.completions, shape).tolist(),
+            rewards={
+                "total": judged.table.total.reshape(shape),
+                **{name: values.reshape(shape) for name, values in judged.table.parts.items()},
+            },
+            advantages=judged.advantages,
+            images=columns["id"],
+        )
+
+    return write

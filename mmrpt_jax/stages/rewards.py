@@ -1,0 +1,62 @@
+"""The rewards that a config names, with what they need of the run."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mmrpt_jax.models.sentence_encoder import load_sentence_encoder
+from mmrpt_jax.rewards import (
+    RewardFn,
+    make_length_penalty,
+    make_semantic_reward,
+    make_soft_overlong,
+    weighted,
+)
+from mmrpt_jax.stages.run import Run
+from mmrpt_jax.training.gain import make_visual_gain
+from mmrpt_jax.training.reinforce import PromptBatch
+
+# Rewards that read the column `visual_gain`, which costs two forward passes.
+READS_GAIN = ("visual_gain", "grounded_match")
+# Rewards that need a number or a model of the run; the others are in `rewards.REWARDS`.
+MADE_HERE = ("semantic", "length", "overlong")
+
+
+def configured_rewards(run: Run) -> Mapping[str, tuple[RewardFn, float]]:
+    """Name -> (reward, weight), as `config.rl.rewards` says."""
+    cfg = run.config.rl
+    max_tokens = max(run.config.data.branch_lengths)
+    more: dict[str, RewardFn] = {
+        "length": make_length_penalty(max_tokens=max_tokens),
+        "overlong": make_soft_overlong(max_tokens=max_tokens, buffer_tokens=max(max_tokens // 4, 1)),
+    }
+    if "semantic" in cfg.rewards:
+        more["semantic"] = make_semantic_reward(load_sentence_encoder(cfg.semantic_encoder).encode)
+    return weighted(cfg.rewards.to_dict(), more=more)
+
+
+def gain_column(run: Run, reference: Any) -> Callable[[Any, PromptBatch, list[str]], dict[str, list[Any]]]:
+    """The reward column `visual_gain`, or no column if no configured reward reads it.
+
+    Args:
+        run: the experiment.
+        reference: frozen parameters, under which the gain of sampled answers is measured.
+    """
+    cfg = run.config.rl
+    if not any(name in cfg.rewards for name in READS_GAIN):
+        return lambda params, batch, completions: {}
+    gain = make_visual_gain(
+        run.model,
+        run.tokenizer,
+        of=cfg.visual_gain.of,
+        lengths=run.config.data.branch_lengths,
+        cap=cfg.visual_gain.cap,
+    )
+
+    def column(judge: Any, batch: PromptBatch, completions: list[str]) -> dict[str, list[Any]]:
+        return {"visual_gain": gain(judge, batch, completions)}
+
+    if cfg.visual_gain.of == "truth":
+        return column
+    return lambda params, batch, completions: column(reference, batch, completions)
+
+
