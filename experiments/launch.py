@@ -11,6 +11,7 @@ from ml_collections import config_flags
 
 from mmrpt_jax.stages.pipeline import run_experiment
 from mmrpt_jax.stages.plan import describe_plan
+from mmrpt_jax.stages.study import run_study
 from mmrpt_jax.stages.validate import ConfigError, check_config
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: a Python file with get_config().")
@@ -30,6 +31,8 @@ def main(argv: list[str]) -> None:
         print(describe_plan(_CONFIG.value))
     elif not _WORKDIR.value:
         raise ConfigError("name a folder for the results: --workdir=<folder>")
+    elif _CONFIG.value.seeds:
+        run_study(_CONFIG.value, _WORKDIR.value)
     else:
         run_experiment(_CONFIG.value, _WORKDIR.value)
 

@@ -2,19 +2,22 @@
 
 from ml_collections import ConfigDict
 
+from mmrpt_jax.assets import SCENES_TOKENIZER, SCENES_WEIGHTS
+
 
 def get_config() -> ConfigDict:
     """Base, supervised control and MMRPT, one seed."""
     config = ConfigDict()
     config.title = "MMRPT on scenes"
     config.seed = 0
+    config.seeds = ()
     config.stages = ("caption", "score", "mask", "rl", "evaluate")
     config.arms = ("base", "sft", "mmrpt")
     config.log_every = 10
     config.save_every = 100
     config.overlays = 12
     config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
-    config.init = ConfigDict({"weights": "", "tokenizer": ""})
+    config.init = ConfigDict({"weights": str(SCENES_WEIGHTS), "tokenizer": str(SCENES_TOKENIZER)})
     config.tokenizer = ConfigDict({"vocab_size": 1024})
     config.data = ConfigDict(
         {
@@ -72,7 +75,8 @@ def get_config() -> ConfigDict:
     config.score = ConfigDict({"batch_size": 64, "layer_fractions": (0.5, 1.0), "heads": "mean", "query_shift": 0})
     config.mask = ConfigDict(
         {
-            "score": "llr",
+            "sentence_score": "attention",
+            "word_score": "llr",
             "granularity": "sentence_then_word",
             "sentence_threshold": {"kind": "quantile", "quantile": 0.5},
             "word_threshold": {"kind": "quantile", "quantile": 0.7},
@@ -101,12 +105,13 @@ def get_config() -> ConfigDict:
             "drop_zero_variance": False,
             "refresh_every": 0,
             "semantic_encoder": "",
-            "rewards": {"exact_match": 1.0, "token_f1": 0.3, "format": 0.1, "visual_gain": 0.5},
+            "rewards": {"exact_match": 0.2, "grounded_match": 1.0, "format": 0.1},
             "visual_gain": {"of": "answer", "cap": 3.0},
-            "advantage": {"combine": "sum_then_normalise", "scale": "variant", "min_std": 1e-4},
+            "advantage": {"combine": "sum_then_normalise", "scale": "none", "min_std": 1e-4},
             "loss": {"variant": "dapo", "kl": "none", "kl_coefficient": 0.0, "entropy_coefficient": 0.0},
         }
     )
+    config.finetune = ConfigDict({"steps": 0, "questions": 256, "batch_size": 32, "learning_rate": 5e-4})
     config.evaluate = ConfigDict(
         {
             "worlds": ("biased", "unbiased", "flipped", "held_out"),

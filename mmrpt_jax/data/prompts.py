@@ -9,6 +9,7 @@ from mmrpt_jax.data.tokenizer import ANSWER, END_ANSWER, END_THINK, EOS, IMAGE, 
 from mmrpt_jax.models.vlm import BranchTokens, PromptTokens
 
 CAPTION_PROMPT = f"{IMAGE} describe the image :"
+QUESTION_PROMPT = f"{IMAGE} answer the question : {{text}}"
 FILL_PROMPT = f"{IMAGE} fill in the blank : {{text}}"
 
 
@@ -24,6 +25,16 @@ def caption_prompt() -> str:
 def fill_prompt(masked_caption: str) -> str:
     """The prompt that asks for the hidden span of a masked caption."""
     return FILL_PROMPT.format(text=masked_caption)
+
+
+def question_prompt(question: str) -> str:
+    """The prompt that asks a question; only supervised fine-tuning teaches it."""
+    return QUESTION_PROMPT.format(text=question)
+
+
+def answer_text(reply: str) -> str:
+    """A bare reply and the end token."""
+    return f"{reply}{EOS}"
 
 
 def completion(think: str, answer: str) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mmrpt_jax.data.prompts import caption_prompt, fill_prompt
+from mmrpt_jax.data.prompts import caption_prompt, fill_prompt, question_prompt
 from mmrpt_jax.data.tokenizer import EOS
 from mmrpt_jax.evaluation.evaluator import Evaluator, ImageCondition
 from mmrpt_jax.evaluation.items import ClozeItem, FillItem
@@ -45,6 +45,14 @@ def cloze_accuracy(evaluator: Evaluator, params, items: Sequence[ClozeItem]) -> 
         if item.bias_answer is not None and item.bias_answer != item.answer
     ]
     return by_kind(right, [item.kind for item in items]) | ({"bias": float(np.mean(misled))} if misled else {})
+
+
+def question_accuracy(evaluator: Evaluator, params, items: Sequence[ClozeItem]) -> dict[str, float]:
+    """Exact match of generated replies to questions, for fine-tuned models: `all` and every kind."""
+    prompts = [question_prompt(item.question) for item in items]
+    replies = evaluator.generate(params, [item.image for item in items], prompts)
+    right = [exact_match_score(reply, item.reply) for reply, item in zip(replies, items, strict=True)]
+    return by_kind(right, [item.kind for item in items])
 
 
 def by_kind(right: Sequence[float], kinds: Sequence[str]) -> dict[str, float]:

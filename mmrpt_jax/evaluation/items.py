@@ -24,13 +24,17 @@ class FillItem(NamedTuple):
 
 
 class ClozeItem(NamedTuple):
-    """A sentence with one blank and what may stand in it; `bias_answer` is the training world's guess, if it has one."""
+    """A question, the sentence with one blank that answers it, and what may stand there.
+
+    `reply` is the answer as one would say it; `bias_answer` is the training world's guess, if it has one.
+    """
 
     image: UInt8[np.ndarray, "h w 3"]
     question: str
     cloze: str
     candidates: tuple[str, ...]
     answer: str
+    reply: str
     kind: str
     bias_answer: str | None
 
@@ -59,7 +63,7 @@ def scene_cloze_items(world: str, *, split: str, stream: int, count: int) -> lis
     for index in range(count):
         kind = KINDS[index % len(KINDS)]
         scene, q = question_at(WORLDS[world], kind, seed, index // len(KINDS))
-        items.append(ClozeItem(render(scene), q.question, q.cloze, q.candidates, q.answer, kind, q.bias_answer))
+        items.append(ClozeItem(render(scene), q.question, q.cloze, q.candidates, q.answer, q.reply, kind, q.bias_answer))
     return items
 
 

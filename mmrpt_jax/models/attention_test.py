@@ -28,7 +28,7 @@ def dense(queries, order, blocks):
         weights = np.exp(scores - scores[visible].max()) * visible
         weights /= weights.sum()
         values[b, g, t, n] = weights @ contents
-        for chart, part in zip(maps, np.split(weights, np.cumsum([len(keys) for keys, *_ in rows]))):
+        for chart, part in zip(maps, np.split(weights, np.cumsum([len(keys) for keys, *_ in rows])[:-1]), strict=True)):
             chart[b, g, t, n] = part
     return values, maps
 
@@ -45,14 +45,11 @@ def normal(rng, *shape):
 def branches():
     """Branches of different lengths behind prompts of different lengths, as causal text."""
     rng = np.random.default_rng(0)
-    shared = KeyBlock(
-        normal(rng, B, S, K, H),
-        normal(rng, B, S, K, H),
-        np.broadcast_to(np.arange(S), (B, S)),
-        prefix(PROMPT_LENGTHS, S),
-    )
+    keys, values = normal(rng, 2, B, S, K, H)
+    shared = KeyBlock(keys, values, np.broadcast_to(np.arange(S), (B, S)), prefix(PROMPT_LENGTHS, S))
     order = np.broadcast_to(PROMPT_LENGTHS[:, None, None] + np.arange(T), (B, G, T))
-    own = KeyBlock(normal(rng, B, G, T, K, H), normal(rng, B, G, T, K, H), order, prefix(BRANCH_LENGTHS, T))
+    keys, values = normal(rng, 2, B, G, T, K, H)
+    own = KeyBlock(keys, values, order, prefix(BRANCH_LENGTHS, T))
     return normal(rng, B, G, T, N, H), order, [shared, own]
 
 
@@ -61,7 +58,8 @@ def patches():
     """Images alone, without a group: every patch sees every patch."""
     rng = np.random.default_rng(1)
     order = np.zeros((B, 1, T), int)
-    own = KeyBlock(normal(rng, B, 1, T, K, H), normal(rng, B, 1, T, K, H), order, order == 0)
+    keys, values = normal(rng, 2, B, 1, T, K, H)
+    own = KeyBlock(keys, values, order, order == 0)
     return normal(rng, B, 1, T, N, H), order, [own]
 
 
@@ -74,7 +72,7 @@ def regions():
     )
 
 
-@pytest.mark.parametrize("query_chunk", [1, 2, 3, T, 256])
+@pytest.mark.parametrize("query_chunk", [1, 3, 256])
 @pytest.mark.parametrize("case", ["branches", "patches"])
 def test_values_equal_dense_softmax(case, query_chunk, request):
     queries, order, blocks = request.getfixturevalue(case)
@@ -156,23 +154,18 @@ def test_a_query_that_sees_nothing_is_finite(branches):
     def loss(queries):
         return attend(queries, order, [blind]).values.sum()
 
-    value, gradient = jax.value_and_grad(loss)(queries)
+    value, gradient = jax.jit(jax.value_and_grad(loss))(queries)
     assert np.isfinite(value)
     np.testing.assert_array_equal(gradient, 0.0)
 
 
-def test_bfloat16_is_summed_in_float32(branches):
-    queries, order, (shared, own) = branches
-    # 512 equal keys: a bfloat16 sum of ones stops at 256.
+def test_bfloat16_is_summed_in_float32():
+    # A bfloat16 sum of ones stops at 256.
     ones = np.ones((1, 512, 1, H), jnp.bfloat16)
-    where = np.zeros((1, 512), int)
-    block = KeyBlock(ones, ones, where, where == 0, regions=np.ones((1, 512, 1), np.float32))
-    seen = attend(
-        np.ones((1, 1, 1, 1, H), jnp.bfloat16),
-        np.zeros((1, 1, 1), int),
-        [block],
-        query_weights=np.ones((1, 1, 1)),
-    )
+    order = np.zeros((1, 512), int)
+    block = KeyBlock(ones, ones, order, order == 0, regions=np.ones((1, 512, 1), np.float32))
+    query, weight = np.ones((1, 1, 1, 1, H), jnp.bfloat16), np.ones((1, 1, 1), np.float32)
+    seen = run(query, np.zeros((1, 1, 1), int), [block], query_weights=weight)
     assert seen.values.dtype == jnp.bfloat16
     np.testing.assert_array_equal(seen.values.astype(np.float32), 1.0)
     np.testing.assert_allclose(seen.mass, 1.0, rtol=1e-6)

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from mmrpt_jax.data.records import open_records
-from mmrpt_jax.evaluation.accuracy import binomial_ci95, cloze_accuracy, fill_accuracy
+from mmrpt_jax.evaluation.accuracy import binomial_ci95, cloze_accuracy, fill_accuracy, question_accuracy
 from mmrpt_jax.evaluation.evaluator import Evaluator
-from mmrpt_jax.evaluation.items import FillItem, record_fill_item, scene_cloze_items, scene_fill_items
+from mmrpt_jax.evaluation.items import ClozeItem, FillItem, record_fill_item, scene_cloze_items, scene_fill_items
 from mmrpt_jax.reporting.table import format_table, write_table
+from mmrpt_jax.stages.finetune import finetune
 from mmrpt_jax.stages.run import Run, is_complete, mark_complete, read_summary
 
 # Test items are the same for all seeds of a study, so that arms and seeds are compared on the same questions.
@@ -35,6 +36,8 @@ def evaluate_arm(run: Run, evaluator: Evaluator, name: str, directory: Path) -> 
     if not is_complete(target):
         params = run.weights(directory / "weights.safetensors")
         row = measure(run, evaluator, params)
+        if run.config.finetune.steps:
+            row |= _measure_robustness(run, evaluator, finetune(run, params, name, directory / "finetune"))
         mark_complete(target, {"arm": name, **row, "train_flops": read_summary(directory)["flops"]})
     return read_summary(target)
 
@@ -45,16 +48,28 @@ def measure(run: Run, evaluator: Evaluator, params) -> dict[str, Any]:
     for name, items in _fill_sets(run).items():
         for condition in ("right", "swapped", "none"):
             shares = fill_accuracy(evaluator, params, items, condition)
-            prefix = f"fill/{name}/{condition}"
-            row[prefix], row[f"{prefix}_ci95"] = shares["all"], binomial_ci95(shares["all"], len(items))
-            row |= {f"{prefix}/{kind}": value for kind, value in shares.items() if kind != "all"}
-    for world in cfg.worlds if run.config.data.kind == "scenes" else ():
-        items = scene_cloze_items(world, split="test", stream=_STREAM, count=cfg.cloze_items)
-        shares = cloze_accuracy(evaluator, params, items)
-        prefix = f"cloze/{world}"
-        row[prefix], row[f"{prefix}_ci95"] = shares["all"], binomial_ci95(shares["all"], len(items))
-        row |= {f"{prefix}/{kind}": value for kind, value in shares.items() if kind != "all"}
+            row |= _report(f"fill/{name}/{condition}", shares, len(items))
+    for world, items in _cloze_sets(run).items():
+        row |= _report(f"cloze/{world}", cloze_accuracy(evaluator, params, items), len(items))
     return row
+
+
+def _measure_robustness(run: Run, evaluator: Evaluator, params: Any) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    for world, items in _cloze_sets(run).items():
+        row |= _report(f"finetuned/{world}", question_accuracy(evaluator, params, items), len(items))
+    return row
+
+
+def _report(name: str, shares: dict[str, float], count: int) -> dict[str, float]:
+    kinds = {f"{name}/{kind}": value for kind, value in shares.items() if kind != "all"}
+    return {name: shares["all"], f"{name}_ci95": binomial_ci95(shares["all"], count), **kinds}
+
+
+def _cloze_sets(run: Run) -> dict[str, list[ClozeItem]]:
+    cfg = run.config.evaluate
+    worlds = cfg.worlds if run.config.data.kind == "scenes" else ()
+    return {w: scene_cloze_items(w, split="test", stream=_STREAM, count=cfg.cloze_items) for w in worlds}
 
 
 def _fill_sets(run: Run) -> dict[str, list[FillItem]]:
@@ -71,15 +86,23 @@ def _fill_sets(run: Run) -> dict[str, list[FillItem]]:
 
 def write_results(run: Run, rows: list[dict[str, Any]]) -> str:
     """Writes `results.json` and `results.txt` and returns the table as text."""
-    columns = ["arm", *(key for key in rows[0] if key.count("/") <= 2 and _is_headline(key))]
+    columns = headline_columns(rows)
     write_table(run.workdir / "results", rows, columns, title=run.config.title)
     return format_table(rows, columns)
 
 
+def headline_columns(rows: list[dict[str, Any]]) -> list[str]:
+    """The columns to show; the JSON file holds all of them."""
+    return ["arm", *(key for key in rows[0] if _is_headline(key))]
+
+
 def _is_headline(key: str) -> bool:
-    if key.endswith("_ci95"):
-        return False
-    return key.startswith("cloze/") and key.count("/") == 1 or key.startswith("fill/") and key.endswith("/right")
+    measure, *rest = key.split("/")
+    return (measure == "fill" and rest[1:] == ["right"]) or (measure in ("cloze", "finetuned") and _is_name(rest))
+
+
+def _is_name(rest: list[str]) -> bool:
+    return len(rest) == 1 and not rest[0].endswith("_ci95")
 
 
 def read_results(workdir: Path) -> list[dict[str, Any]]:

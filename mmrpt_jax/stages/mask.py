@@ -70,9 +70,9 @@ def _choose(cfg, text: str, row: dict[str, Any], method: str, rng: np.random.Gen
         return content_word_spans(words, rng, **limits)
     return choose_spans(
         words,
-        row[f"word_{cfg.score}"],
+        row[f"word_{cfg.word_score}"],
         tokens_to_segments(word_spans(text), sentence_spans(text)),
-        row[f"sentence_{cfg.score}"],
+        row[f"sentence_{cfg.sentence_score}"],
         granularity=cfg.granularity,
         sentence_threshold=cfg.sentence_threshold.to_dict(),
         word_threshold=cfg.word_threshold.to_dict(),

@@ -30,6 +30,6 @@ def _draw(run: Run, row: dict[str, Any]):
         load_image(row["image"], *run.image_shape),
         np.reshape(row["patch_received"], run.model.vision.grid),
         [text[start:end] for start, end in word_spans(text)],
-        row[f"word_{run.config.mask.score}"],
+        row[f"word_{run.config.mask.word_score}"],
         list(hidden),
     )

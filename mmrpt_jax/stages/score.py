@@ -1,5 +1,6 @@
 """Stage 2: how much does each word of each caption need the image? Written once, as a sidecar of the data."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,15 @@ from mmrpt_jax.data.escape import escape_placeholders
 from mmrpt_jax.data.examples import load_image, stack_images
 from mmrpt_jax.data.prompts import encode_branches
 from mmrpt_jax.data.records import RandomAccess
-from mmrpt_jax.data.sidecar import write_sidecar
-from mmrpt_jax.dependency import sentence_spans, tokens_to_segments, word_spans
+from mmrpt_jax.data.sidecar import open_sidecar, write_sidecar
+from mmrpt_jax.dependency import auc, sentence_spans, tokens_to_segments, word_spans
 from mmrpt_jax.stages.caption import caption_prompts
 from mmrpt_jax.stages.run import Run, is_complete, mark_complete
 from mmrpt_jax.training.scoring import KINDS, make_dependency_scorer, select_layers
 
 # Per record: the caption scored; per word: every kind of score and the blind log-probability; per sentence: the chosen
 # kind, as MMRPT pools it (over tokens); per image patch: mass received.
+_AUC_RECORDS = 500
 FIELDS = {
     "caption": str,
     **{f"word_{kind}": float for kind in KINDS},
@@ -34,7 +36,28 @@ def run_score(run: Run, params, directory: Path) -> None:
         return
     rows = score_records(run, params, run.train_source)
     counts = write_sidecar(directory / "records", "scores", {"train": rows}, fields=FIELDS)
-    mark_complete(directory, {"records": counts["train"], "layers": _layers(run)})
+    agreement = sentence_auc(run.train_source, open_sidecar(directory / "records", "train"))
+    for kind, value in agreement.items():
+        run.log(f"   sentences that need the image, found by {kind:<10} AUC {value:.3f}")
+    mark_complete(directory, {"records": counts["train"], "layers": _layers(run), "sentence_auc": agreement})
+
+
+def sentence_auc(source: RandomAccess[Any], scores: RandomAccess[Any]) -> dict[str, float]:
+    """How well each kind of score tells the sentences that need the image from the others, where the data knows.
+
+    Returns:
+        Area under the ROC curve per kind (0.5 is chance); empty if the records carry no `needs_image`.
+    """
+    labels: list[bool] = []
+    found: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    for index in range(min(len(source), _AUC_RECORDS)):
+        needs = json.loads(source[index]["extra"] or "{}").get("needs_image")
+        if not needs:
+            return {}
+        labels += needs[0]
+        for kind in KINDS:
+            found[kind] += scores[index][f"sentence_{kind}"].tolist()
+    return {kind: auc(values, labels) for kind, values in found.items()}
 
 
 def score_records(run: Run, params, source: RandomAccess[Any]) -> Iterator[dict[str, Any]]:

@@ -34,7 +34,8 @@ def check_config(config: ConfigDict) -> None:
     _check_data(config)
     for world in config.evaluate.worlds:
         _one_of("evaluate.worlds", world, WORLDS)
-    _one_of("mask.score", config.mask.score, KINDS)
+    _one_of("mask.sentence_score", config.mask.sentence_score, KINDS)
+    _one_of("mask.word_score", config.mask.word_score, KINDS)
     _one_of("fill.think", config.fill.think, ("none", "sentence"))
     _one_of("rl.loss.variant", config.rl.loss.variant, VARIANTS)
     _one_of("rl.loss.kl", config.rl.loss.kl, ("none", "k2", "k3"))

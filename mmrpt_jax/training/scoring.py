@@ -4,15 +4,15 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
-from mmrpt_jax.dependency import lift, log_likelihood_ratio, visual_dependency
+from mmrpt_jax.dependency import detect_sinks, lift, log_likelihood_ratio, visual_dependency
 from mmrpt_jax.models.config import VLMConfig
 from mmrpt_jax.models.head import score_tokens, token_kl
 from mmrpt_jax.models.vlm import VLM, BranchTokens, PromptTokens
 from mmrpt_jax.training.supervised import hide_images
 
-KINDS = ("attention", "lift", "llr", "kl")
+KINDS = ("attention", "lift", "sink_free", "llr", "kl")
 
 
 class TokenDependency(NamedTuple):
@@ -21,6 +21,7 @@ class TokenDependency(NamedTuple):
     Attributes:
         attention: D_vis as published, in [0, 1].
         lift: D_vis over its value under uniform attention, ≥ 0.
+        sink_free: D_vis without the patches that draw attention whatever the word, in [0, 1].
         llr: log p(t | image) − log p(t | no image), nats.
         kl: KL of the next-token distributions with and without the image, nats, ≥ 0.
         blind_logprobs: log p(t | no image), nats, ≤ 0; what the leak filter reads.
@@ -29,6 +30,7 @@ class TokenDependency(NamedTuple):
 
     attention: Float[Array, "B G T"]
     lift: Float[Array, "B G T"]
+    sink_free: Float[Array, "B G T"]
     llr: Float[Array, "B G T"]
     kl: Float[Array, "B G T"]
     blind_logprobs: Float[Array, "B G T"]
@@ -69,27 +71,39 @@ def make_dependency_scorer(
             return model.apply({"params": params}, state, captions, regions, weights, method=VLM.extend)
 
         image = prompt.image_slots & prompt.valid
-        regions = jnp.stack([image, prompt.valid & ~image], axis=-1).astype(jnp.float32)
-        seeing, out = run(prompt, regions, captions.valid.astype(jnp.float32))
+        counted = captions.valid.astype(jnp.float32)
+        seeing, out = run(prompt, _columns(image, prompt.valid & ~image), counted)
+        received = out.received[chosen].mean(axis=(0, 3))
+        # Sinks are known only after a pass; the second one measures the mass without them.
+        sinks = detect_sinks(received[:, None], patch_valid=image)
+        _, sinkless = run(prompt, _columns(image & ~sinks, prompt.valid & ~image, image & sinks), counted)
         blind, _ = run(hide_images(prompt, jnp.ones(image.shape[0], bool)))
 
-        visual, instruction = out.mass[chosen, ..., 0], out.mass[chosen, ..., 1]
-        share = visual_dependency(visual, 1.0 - visual - instruction, heads=heads, query_shift=query_shift)
-        caption_keys = jnp.broadcast_to(jnp.arange(1, share.shape[-1] + 1) + query_shift, share.shape)
-        image_count = jnp.broadcast_to(image.sum(-1)[:, None], share.shape[:2])
+        def share(mass):
+            visual, elsewhere = mass[chosen, ..., 0], mass[chosen, ..., 1:].sum(axis=-1)
+            return visual_dependency(visual, 1.0 - visual - elsewhere, heads=heads, query_shift=query_shift)
+
+        attention = share(out.mass)
+        caption_keys = jnp.broadcast_to(jnp.arange(1, attention.shape[-1] + 1) + query_shift, attention.shape)
+        image_count = jnp.broadcast_to(image.sum(-1)[:, None], attention.shape[:2])
         embedding, ids = params["embedding"], captions.ids
         with_image = score_tokens(seeing, embedding, ids).logprobs
         without_image = score_tokens(blind, embedding, ids).logprobs
         return TokenDependency(
-            attention=share,
-            lift=lift(share, image_count, caption_keys),
+            attention=attention,
+            lift=lift(attention, image_count, caption_keys),
+            sink_free=share(sinkless.mass),
             llr=log_likelihood_ratio(with_image, without_image),
             kl=token_kl(seeing, blind, embedding),
             blind_logprobs=without_image,
-            received=_per_patch(out.received[chosen].mean(axis=(0, 3)), image, config.vision.num_patches),
+            received=_per_patch(received, image, config.vision.num_patches),
         )
 
     return score
+
+
+def _columns(*regions: Bool[Array, "B P"]) -> Float[Array, "B P M"]:
+    return jnp.stack(regions, axis=-1).astype(jnp.float32)
 
 
 def _per_patch(received: Float[Array, "B P"], slots, num_patches: int) -> Float[Array, "B I"]:
