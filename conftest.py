@@ -1,5 +1,7 @@
 """Tests see eight virtual CPU devices, so that sharded code runs as it would on a pod; and what many tests share."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -36,6 +38,19 @@ def tiny_params(tiny_model):
     from mmrpt_jax.models import initialise
 
     return initialise(tiny_model, jax.random.key(0))
+
+
+@pytest.fixture(scope="session")
+def forward_of():
+    """config -> the compiled forward pass of that model."""
+    from mmrpt_jax.models.forward import forward
+
+    return functools.cache(lambda config: jax.jit(functools.partial(forward, config)))
+
+
+@pytest.fixture(scope="session")
+def tiny_forward(forward_of, tiny_model):
+    return forward_of(tiny_model)
 
 
 @pytest.fixture(scope="session")

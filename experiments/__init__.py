@@ -1,0 +1,1 @@
+"""Experiments: the launcher, one config file each, and what the README's figures are made with."""

@@ -25,11 +25,12 @@ def get_config() -> ConfigDict:
             "world": "biased",
             "path": "",
             "split": "train",
+            "augment": "none",
             "records": 2000,
             "caption_records": 10_000_000,
             "prompt_lengths": (72, 120),
-            "caption_lengths": (48,),
-            "branch_lengths": (24,),
+            "caption_lengths": (24, 48),
+            "branch_lengths": (8,),
         }
     )
     config.model = ConfigDict(
@@ -84,7 +85,7 @@ def get_config() -> ConfigDict:
             "max_words": 3,
             "spans_per_prompt": 1,
             "context": "bidirectional",
-            "max_blind_probability": 0.5,
+            "max_blind_probability": 0.9,
         }
     )
     config.fill = ConfigDict(
@@ -92,9 +93,9 @@ def get_config() -> ConfigDict:
     )
     config.rl = ConfigDict(
         {
-            "steps": 100,
+            "steps": 150,
             "prompts_per_step": 16,
-            "group_size": 8,
+            "group_size": 16,
             "temperature": 1.0,
             "learning_rate": 3e-4,
             "learning_rate_warmup": 5,
@@ -106,7 +107,7 @@ def get_config() -> ConfigDict:
             "refresh_every": 0,
             "semantic_encoder": "",
             "rewards": {"exact_match": 0.2, "grounded_match": 1.0, "format": 0.1},
-            "visual_gain": {"of": "answer", "cap": 3.0},
+            "visual_gain": {"of": "surprise", "cap": 3.0},
             "advantage": {"combine": "sum_then_normalise", "scale": "none", "min_std": 1e-4},
             "loss": {"variant": "dapo", "kl": "none", "kl_coefficient": 0.0, "entropy_coefficient": 0.0},
         }

@@ -1,7 +1,8 @@
 """From records to the examples that batches are made of."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import grain
@@ -10,14 +11,27 @@ from jaxtyping import UInt8
 
 from mmrpt_jax.data.escape import escape_placeholders
 from mmrpt_jax.data.images import decode_image, resize_image
+from mmrpt_jax.data.nlvr import permute_boxes
 
 # Stands between the answers where a prompt hides several spans.
 ANSWER_SEPARATOR = " ; "
 
 
-def load_image(data: bytes, height: int, width: int) -> UInt8[np.ndarray, "h w 3"]:
-    """Decodes an encoded image and brings it to the model's size."""
+Augment = Callable[[UInt8[np.ndarray, "h w 3"], np.random.Generator], UInt8[np.ndarray, "h w 3"]]
+AUGMENTATIONS: Mapping[str, Augment | None] = MappingProxyType({"none": None, "permute_boxes": permute_boxes})
+
+
+def load_image(
+    data: bytes,
+    height: int,
+    width: int,
+    augment: Augment | None = None,
+    rng: np.random.Generator | None = None,
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Decodes an encoded image, augments it, and brings it to the model's size."""
     image = decode_image(data)
+    if augment is not None:
+        image = augment(image, rng)
     return image if image.shape[:2] == (height, width) else resize_image(image, height, width)
 
 
@@ -28,6 +42,7 @@ class PickCaptions(grain.transforms.RandomMap):
     height: int
     width: int
     count: int
+    augment: Augment | None = None
 
     def random_map(self, record: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
         """Draws the captions.
@@ -40,28 +55,25 @@ class PickCaptions(grain.transforms.RandomMap):
             raise ValueError(f"record {record['id']!r} has no captions; leave it out of the split")
         chosen = rng.choice(len(captions), self.count, replace=len(captions) < self.count)
         return {
-            "image": load_image(record["image"], self.height, self.width),
+            "image": load_image(record["image"], self.height, self.width, self.augment, rng),
             "captions": [escape_placeholders(captions[i]) for i in chosen],
         }
 
 
 @dataclasses.dataclass(frozen=True)
 class PickMask(grain.transforms.RandomMap):
-    """record joined with its masks -> image and one masked caption with what it hides."""
+    """record joined with its masks -> id, image and the `fields` of one mask."""
 
     height: int
     width: int
+    fields: tuple[str, ...]
+    augment: Augment | None = None
 
     def random_map(self, record: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
         """Draws one of the record's masks."""
         chosen = int(rng.integers(len(record["masked"])))
-        return {
-            "id": record["id"],
-            "image": load_image(record["image"], self.height, self.width),
-            "masked": record["masked"][chosen],
-            "answer": record["answer"][chosen],
-            "sentence": record["sentence"][chosen],
-        }
+        image = load_image(record["image"], self.height, self.width, self.augment, rng)
+        return {"id": record["id"], "image": image} | {name: record[name][chosen] for name in self.fields}
 
 
 def stack_images(images: Sequence[np.ndarray] | np.ndarray) -> UInt8[np.ndarray, "B 1 h w 3"]:

@@ -30,20 +30,22 @@ class Evaluator:
         tokenizer: text to ids.
         batch_size: prompts per batch; the last batch is filled up with its last item.
         prompt_lengths: buckets.
-        branch_lengths: buckets; the largest bounds generated answers.
+        text_lengths: buckets of given texts whose likelihood is asked for.
+        max_tokens: longest generated answer.
     """
 
     model: VLMConfig
     tokenizer: Tokenizer
     batch_size: int
     prompt_lengths: tuple[int, ...]
-    branch_lengths: tuple[int, ...]
+    text_lengths: tuple[int, ...]
+    max_tokens: int
 
     def __post_init__(self):
         greedy = make_rollout(
             self.model,
             group_size=1,
-            max_tokens=max(self.branch_lengths),
+            max_tokens=self.max_tokens,
             end_ids=(self.tokenizer.eos_id,),
             banned=jnp.asarray(self.tokenizer.banned),
             temperature=0.0,
@@ -75,7 +77,12 @@ class Evaluator:
         return completions
 
     def log_likelihoods(
-        self, params, images: Sequence[np.ndarray], prompts: Sequence[str], candidates: Sequence[Sequence[str]]
+        self,
+        params,
+        images: Sequence[np.ndarray],
+        prompts: Sequence[str],
+        candidates: Sequence[Sequence[str]],
+        condition: ImageCondition = "right",
     ) -> list[Float[np.ndarray, "candidates"]]:
         """log p(candidate | image, prompt) in nats, summed over the candidate's tokens.
 
@@ -84,14 +91,15 @@ class Evaluator:
             images: one per prompt.
             prompts: text with one image placeholder.
             candidates: texts per prompt, in any number; shorter lists are padded to the longest of all.
+            condition: as in `generate`.
         """
         width, scores = max(map(len, candidates)), []
         for start, (rows, batch, prompt) in zip(
-            range(0, len(prompts), self.batch_size), self._batches(images, prompts, "right"), strict=True
+            range(0, len(prompts), self.batch_size), self._batches(images, prompts, condition), strict=True
         ):
             texts = [candidates[min(start + i, len(prompts) - 1)] for i in range(self.batch_size)]
             padded = [[*group, *[group[-1]] * (width - len(group))] for group in texts]
-            branches = encode_branches(self.tokenizer, padded, lengths=self.branch_lengths)
+            branches = encode_branches(self.tokenizer, padded, lengths=self.text_lengths)
             values = np.asarray(self._likelihood(params, batch, prompt, branches))
             scores += [values[i, : len(texts[i])] for i in range(rows)]
         return scores

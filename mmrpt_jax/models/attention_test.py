@@ -15,20 +15,20 @@ run = jax.jit(attend, static_argnames="query_chunk")
 
 
 def dense(queries, order, blocks):
-    """Float64 softmax over all blocks at once, query by query and head by head: outputs, and a map per block."""
+    """Softmax over all blocks at once, in float64, query by query and head by head: values, and a map per block."""
     values = np.zeros(queries.shape)
     maps = [np.zeros((*queries.shape[:-1], block.order.shape[-1])) for block in blocks]
+    sizes = np.cumsum([block.order.shape[-1] for block in blocks])
     for b, g, t, n in np.ndindex(queries.shape[:-1]):
         rows = [[x[b] if block.order.ndim == 2 else x[b, g] for x in block[:4]] for block in blocks]
-        head = n // (queries.shape[3] // rows[0][0].shape[1])
-        keys = np.concatenate([keys[:, head] for keys, *_ in rows]).astype(np.float64)
-        contents = np.concatenate([contents[:, head] for _, contents, *_ in rows]).astype(np.float64)
-        visible = np.concatenate([valid & (o <= order[b, g, t]) for *_, o, valid in rows])
-        scores = keys @ queries[b, g, t, n].astype(np.float64) / np.sqrt(queries.shape[-1])
+        keys, contents, orders, valid = (np.concatenate(parts) for parts in zip(*rows, strict=True))
+        head = n // (queries.shape[3] // keys.shape[1])
+        scores = keys[:, head].astype(np.float64) @ queries[b, g, t, n] / np.sqrt(queries.shape[-1])
+        visible = valid & (orders <= order[b, g, t])
         weights = np.exp(scores - scores[visible].max()) * visible
         weights /= weights.sum()
-        values[b, g, t, n] = weights @ contents
-        for chart, part in zip(maps, np.split(weights, np.cumsum([len(keys) for keys, *_ in rows])[:-1]), strict=True)):
+        values[b, g, t, n] = weights @ contents[:, head]
+        for chart, part in zip(maps, np.split(weights, sizes[:-1]), strict=True):
             chart[b, g, t, n] = part
     return values, maps
 
@@ -67,9 +67,8 @@ def patches():
 def regions():
     """The first two prompt keys, and the other valid ones."""
     first = np.arange(S) < 2
-    return np.stack([first & prefix(PROMPT_LENGTHS, S), ~first & prefix(PROMPT_LENGTHS, S)], -1).astype(
-        np.float32
-    )
+    valid = prefix(PROMPT_LENGTHS, S)
+    return np.stack([first & valid, ~first & valid], axis=-1).astype(np.float32)
 
 
 @pytest.mark.parametrize("query_chunk", [1, 3, 256])

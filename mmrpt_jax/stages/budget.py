@@ -3,7 +3,7 @@
 from ml_collections import ConfigDict
 
 from mmrpt_jax.models import VLMConfig
-from mmrpt_jax.stages.rewards import READS_GAIN
+from mmrpt_jax.stages.rewards import computes_gain
 from mmrpt_jax.training.compute import forward_flops, update_flops
 
 
@@ -15,7 +15,7 @@ def policy_flops(config: ConfigDict, model: VLMConfig) -> float:
     rl = config.rl
     group = {"prompts": rl.prompts_per_step, "group": rl.group_size, **_fill_shape(config)}
     # The visual gain is a pass with the image and one without.
-    passes = 1 + 2 * _needs_gain(config) + (rl.loss.kl != "none")
+    passes = 1 + 2 * computes_gain(config) + (rl.loss.kl != "none")
     step = passes * forward_flops(model, **group) + rl.updates_per_rollout * update_flops(model, **group)
     return config.fill.warmup_steps * supervised_flops(config, model) + rl.steps * step
 
@@ -30,10 +30,6 @@ def caption_flops(config: ConfigDict, model: VLMConfig) -> float:
     data, caption = config.data, config.caption
     lengths = {"prompt_tokens": min(data.prompt_lengths), "branch_tokens": max(data.caption_lengths)}
     return update_flops(model, prompts=caption.batch_size, group=caption.captions_per_image, **lengths)
-
-
-def _needs_gain(config: ConfigDict) -> bool:
-    return any(name in config.rl.rewards for name in READS_GAIN)
 
 
 def _fill_shape(config: ConfigDict) -> dict[str, int]:

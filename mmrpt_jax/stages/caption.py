@@ -64,7 +64,7 @@ def caption_batches(run: Run) -> Callable[[int], Iterator[SupervisedBatch]]:
         )
         return run.place(built)
 
-    transform = PickCaptions(*run.image_shape, cfg.captions_per_image)
+    transform = PickCaptions(*run.image_shape, cfg.captions_per_image, run.augment)
     return batches(source, transform, build, seed=run.config.seed, batch_size=cfg.batch_size)
 
 

@@ -10,6 +10,7 @@ from mmrpt_jax.data.records import open_records
 from mmrpt_jax.evaluation.accuracy import binomial_ci95, cloze_accuracy, fill_accuracy, question_accuracy
 from mmrpt_jax.evaluation.evaluator import Evaluator
 from mmrpt_jax.evaluation.items import ClozeItem, FillItem, record_fill_item, scene_cloze_items, scene_fill_items
+from mmrpt_jax.evaluation.statements import majority_share, statement_accuracy, statement_groups
 from mmrpt_jax.reporting.table import format_table, write_table
 from mmrpt_jax.stages.finetune import finetune
 from mmrpt_jax.stages.run import Run, is_complete, mark_complete, read_summary
@@ -26,7 +27,8 @@ def make_evaluator(run: Run) -> Evaluator:
         run.tokenizer,
         batch_size=run.config.evaluate.batch_size,
         prompt_lengths=tuple(data.prompt_lengths),
-        branch_lengths=tuple(data.branch_lengths),
+        text_lengths=tuple(data.caption_lengths),
+        max_tokens=max(data.branch_lengths),
     )
 
 
@@ -37,14 +39,14 @@ def evaluate_arm(run: Run, evaluator: Evaluator, name: str, directory: Path) -> 
         params = run.weights(directory / "weights.safetensors")
         row = measure(run, evaluator, params)
         if run.config.finetune.steps:
-            row |= _measure_robustness(run, evaluator, finetune(run, params, name, directory / "finetune"))
+            row |= _measure_finetuned(run, evaluator, params, name, directory)
         mark_complete(target, {"arm": name, **row, "train_flops": read_summary(directory)["flops"]})
     return read_summary(target)
 
 
 def measure(run: Run, evaluator: Evaluator, params) -> dict[str, Any]:
     """All numbers of one set of parameters: `fill/...` are generated answers, `cloze/...` compared likelihoods."""
-    cfg, row = run.config.evaluate, {}
+    row: dict[str, Any] = {}
     for name, items in _fill_sets(run).items():
         for condition in ("right", "swapped", "none"):
             shares = fill_accuracy(evaluator, params, items, condition)
@@ -54,10 +56,16 @@ def measure(run: Run, evaluator: Evaluator, params) -> dict[str, Any]:
     return row
 
 
-def _measure_robustness(run: Run, evaluator: Evaluator, params: Any) -> dict[str, Any]:
-    row: dict[str, Any] = {}
+def _measure_finetuned(run: Run, evaluator: Evaluator, params, name: str, directory: Path) -> dict[str, Any]:
+    tuned, row = finetune(run, params, name, directory / "finetune"), {}
     for world, items in _cloze_sets(run).items():
-        row |= _report(f"finetuned/{world}", question_accuracy(evaluator, params, items), len(items))
+        row |= _report(f"finetuned/{world}", question_accuracy(evaluator, tuned, items), len(items))
+    if run.config.data.kind == "records":
+        groups = statement_groups(open_records(run.config.data.path, run.config.evaluate.split), *run.image_shape)
+        blind = finetune(run, params, f"{name}_blind", directory / "finetune_blind", blind=True)
+        row["statements/majority"] = majority_share(groups)
+        row["statements/seeing"] = statement_accuracy(evaluator, tuned, groups)
+        row["statements/text_only"] = statement_accuracy(evaluator, blind, groups, "none")
     return row
 
 
@@ -98,7 +106,7 @@ def headline_columns(rows: list[dict[str, Any]]) -> list[str]:
 
 def _is_headline(key: str) -> bool:
     measure, *rest = key.split("/")
-    return (measure == "fill" and rest[1:] == ["right"]) or (measure in ("cloze", "finetuned") and _is_name(rest))
+    return (measure == "fill" and rest[1:] == ["right"]) or (measure in ("cloze", "finetuned", "statements") and _is_name(rest))
 
 
 def _is_name(rest: list[str]) -> bool:

@@ -15,6 +15,7 @@ from mmrpt_jax.training.supervised import SupervisedBatch
 
 # Mid-grey: zero after normalisation.
 BLANK = 127
+_FIELDS = ("masked", "answer", "sentence", "blind_logprob", "span_llr")
 
 
 def fill_prompts(run: Run, masked: Sequence[str]) -> PromptTokens:
@@ -41,7 +42,7 @@ def supervised_batches(
         return run.place(built)
 
     seed = run.config.seed + stream
-    return batches(source, PickMask(*run.image_shape), build, seed=seed, batch_size=batch_size)
+    return batches(source, PickMask(*run.image_shape, _FIELDS, run.augment), build, seed=seed, batch_size=batch_size)
 
 
 def prompt_batches(
@@ -50,13 +51,27 @@ def prompt_batches(
     """Masked captions to be answered by the policy."""
 
     def build(batch: dict) -> PromptBatch:
-        columns = {name: batch[name] for name in ("id", "answer", "sentence", "masked")}
+        columns = {name: batch[name] for name in ("id", "answer", "sentence", "masked")} | known_gain(run, batch)
         texts = [fill_prompt(text) for text in batch["masked"]]
         images, prompt = run.place((_images(batch, blank_images), fill_prompts(run, batch["masked"])))
         return PromptBatch(images, prompt, texts, columns)
 
     seed = run.config.seed + stream
-    return batches(source, PickMask(*run.image_shape), build, seed=seed, batch_size=batch_size)
+    return batches(source, PickMask(*run.image_shape, _FIELDS, run.augment), build, seed=seed, batch_size=batch_size)
+
+
+def known_gain(run: Run, batch: dict) -> dict[str, list[float]]:
+    """The reward column `visual_gain`, where stage 2 already knows it and no forward pass is needed.
+
+    "span": what the image adds to the hidden span, llr / cap clipped to [0, 1], under the policy that scored; 0 for spans
+    that it does not see yet. "surprise": 1 − p(span | words before it, no image), which does not ask what the policy sees.
+    """
+    cfg = run.config.rl.visual_gain
+    if cfg.of == "span":
+        return {"visual_gain": np.clip(batch["span_llr"] / cfg.cap, 0.0, 1.0).tolist()}
+    if cfg.of == "surprise":
+        return {"visual_gain": (1.0 - np.exp(batch["blind_logprob"])).tolist()}
+    return {}
 
 
 def _images(batch: dict, blank: bool) -> np.ndarray:

@@ -7,10 +7,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from mmrpt_jax.data.examples import stack_images
+from mmrpt_jax.data.escape import escape_placeholders
+from mmrpt_jax.data.examples import load_image, stack_images
 from mmrpt_jax.data.prompts import answer_text, encode_branches, encode_prompts, question_prompt
+from mmrpt_jax.data.records import MappedSource, RandomAccess, open_records
 from mmrpt_jax.scenes import WORLDS, ask, render, sample_scene, split_seed
-from mmrpt_jax.stages.run import Run, batches
+from mmrpt_jax.stages.run import Run, batches, records_with
 from mmrpt_jax.training.loop import train
 from mmrpt_jax.training.state import make_optimizer, new_state
 from mmrpt_jax.training.supervised import SupervisedBatch, make_supervised_step
@@ -32,14 +34,38 @@ class QuestionSource:
         return {"image": render(scene), "question": chosen.question, "reply": chosen.reply}
 
 
-def finetune(run: Run, params: Any, name: str, directory: Path) -> Any:
-    """Fine-tunes an arm's parameters on the biased question set and returns the new ones."""
+def record_questions(run: Run) -> RandomAccess[dict[str, Any]]:
+    """The first question of every training record that has one."""
+    source = records_with(open_records(run.config.data.path, run.config.data.split), "qa")
+
+    def pick(_: int, record: dict[str, Any]) -> dict[str, Any]:
+        question = record["qa"][0]
+        image = load_image(record["image"], *run.image_shape)
+        return {
+            "image": image,
+            "question": escape_placeholders(question["question"]),
+            "reply": escape_placeholders(question["answer"]),
+        }
+
+    return MappedSource(source, pick)
+
+
+def finetune(run: Run, params: Any, name: str, directory: Path, *, blind: bool = False) -> Any:
+    """Fine-tunes an arm's parameters on a small question set and returns the new ones.
+
+    Args:
+        run: the experiment; for scenes the questions come from the biased training world.
+        params: where to begin.
+        name: of the arm, for logs.
+        directory: where checkpoints go.
+        blind: hides the images: what the words alone can teach.
+    """
     cfg = run.config.finetune
     optimizer = make_optimizer(learning_rate=cfg.learning_rate, steps=cfg.steps)
     return train(
         new_state(params, optimizer),
         jax.jit(make_supervised_step(run.model, optimizer), donate_argnums=0),
-        _question_batches(run),
+        _question_batches(run, blind),
         steps=cfg.steps,
         stage=f"{name}_finetune",
         directory=directory / "checkpoints",
@@ -47,9 +73,12 @@ def finetune(run: Run, params: Any, name: str, directory: Path) -> Any:
     ).params
 
 
-def _question_batches(run: Run) -> Callable[[int], Iterator[SupervisedBatch]]:
+def _question_batches(run: Run, blind: bool) -> Callable[[int], Iterator[SupervisedBatch]]:
     cfg, data = run.config.finetune, run.config.data
-    source = QuestionSource(data.world, stream=run.config.seed, size=cfg.questions)
+    if data.kind == "scenes":
+        source: RandomAccess[Any] = QuestionSource(data.world, stream=run.config.seed, size=cfg.questions)
+    else:
+        source = record_questions(run)
 
     def build(batch: dict) -> SupervisedBatch:
         prompts = encode_prompts(
@@ -60,7 +89,7 @@ def _question_batches(run: Run) -> Callable[[int], Iterator[SupervisedBatch]]:
         )
         replies = [[answer_text(reply)] for reply in batch["reply"]]
         branches = encode_branches(run.tokenizer, replies, lengths=data.branch_lengths)
-        blind = np.zeros(len(replies), bool)
-        return run.place(SupervisedBatch(stack_images(batch["image"]), prompts, branches, blind))
+        hidden = np.full(len(replies), blind)
+        return run.place(SupervisedBatch(stack_images(batch["image"]), prompts, branches, hidden))
 
     return batches(source, None, build, seed=run.config.seed, batch_size=cfg.batch_size)

@@ -15,7 +15,17 @@ from mmrpt_jax.dependency import sentence_spans, tokens_to_segments, word_spans
 from mmrpt_jax.masking import apply_mask, choose_spans, content_word_spans, random_spans
 from mmrpt_jax.stages.run import Run, is_complete, mark_complete
 
-FIELDS = {"masked": str, "answer": str, "sentence": str, "first_word": int, "last_word": int, "blind_logprob": float}
+# Per mask: what is shown, what is hidden, the sentence it was hidden from, where it stood; log p of the span given the
+# words before it and no image, and what the image adds to it per word (nats), both under the policy that scored.
+FIELDS = {
+    "masked": str,
+    "answer": str,
+    "sentence": str,
+    "first_word": int,
+    "last_word": int,
+    "blind_logprob": float,
+    "span_llr": float,
+}
 METHODS = ("dependency", "random", "content")
 
 
@@ -85,12 +95,13 @@ def _hide(cfg, text: str, row: dict[str, Any], spans: list[tuple[int, int]]) -> 
     offsets, sentences = word_spans(text), sentence_spans(text)
     masked = apply_mask(text, spans, mask_token=MASK, context=cfg.context, offsets=offsets)
     home = tokens_to_segments([offsets[first] for first, _ in sorted(spans)], sentences)
-    blind = sum(float(row["word_blind_logprob"][first : last + 1].sum()) for first, last in spans)
+    hidden = np.concatenate([np.arange(first, last + 1) for first, last in spans])
     return {
         "masked": masked.masked_text,
         "answer": ANSWER_SEPARATOR.join(masked.answers),
         "sentence": " ".join(text[slice(*sentences[i])] for i in sorted(set(home.tolist()))),
         "first_word": min(first for first, _ in spans),
         "last_word": max(last for _, last in spans),
-        "blind_logprob": blind,
+        "blind_logprob": float(row["word_blind_logprob"][hidden].sum()),
+        "span_llr": float(row["word_llr"][hidden].mean()),
     }

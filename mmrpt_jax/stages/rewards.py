@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from mmrpt_jax.models.sentence_encoder import load_sentence_encoder
 from mmrpt_jax.rewards import (
     RewardFn,
@@ -34,15 +36,21 @@ def configured_rewards(run: Run) -> Mapping[str, tuple[RewardFn, float]]:
     return weighted(cfg.rewards.to_dict(), more=more)
 
 
+def computes_gain(config: ConfigDict) -> bool:
+    """Whether rewards read a gain that costs forward passes; "span" and "surprise" are known from stage 2."""
+    reads = any(name in config.rl.rewards for name in READS_GAIN)
+    return reads and config.rl.visual_gain.of in ("truth", "answer")
+
+
 def gain_column(run: Run, reference: Any) -> Callable[[Any, PromptBatch, list[str]], dict[str, list[Any]]]:
-    """The reward column `visual_gain`, or no column if no configured reward reads it.
+    """The reward column `visual_gain`, or no column if none is read or stage 2 knows it.
 
     Args:
         run: the experiment.
         reference: frozen parameters, under which the gain of sampled answers is measured.
     """
     cfg = run.config.rl
-    if not any(name in cfg.rewards for name in READS_GAIN):
+    if not computes_gain(run.config):
         return lambda params, batch, completions: {}
     gain = make_visual_gain(
         run.model,

@@ -12,9 +12,10 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from mmrpt_jax.data.examples import AUGMENTATIONS, Augment
 from mmrpt_jax.data.prompts import caption_prompt, fill_prompt
 from mmrpt_jax.data.pipeline import make_dataset, make_iterator
-from mmrpt_jax.data.records import RandomAccess, open_records
+from mmrpt_jax.data.records import MappedSource, RandomAccess, open_records
 from mmrpt_jax.data.scene_source import SceneSource
 from mmrpt_jax.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from mmrpt_jax.models import TransformerConfig, VisionConfig, VLMConfig, abstract_parameters
@@ -40,6 +41,11 @@ class Run:
     def image_shape(self) -> tuple[int, int]:
         """Height and width that the model takes."""
         return self.model.vision.image_height, self.model.vision.image_width
+
+    @property
+    def augment(self) -> Augment | None:
+        """What happens to training images."""
+        return AUGMENTATIONS[self.config.data.augment]
 
     @functools.cached_property
     def train_source(self) -> RandomAccess[Any]:
@@ -83,7 +89,19 @@ def open_source(config: ConfigDict, *, captions: int, size: int | None = None) -
         raise ValueError(f"config.data.kind is 'scenes' or 'records', not {data.kind!r}")
     if not data.path:
         raise ValueError("config.data.path must name a dataset made by `python -m data_prep.convert`")
-    return open_records(data.path, data.split)
+    return records_with(open_records(data.path, data.split), "captions")
+
+
+def records_with(source: RandomAccess[Any], field: str) -> RandomAccess[Any]:
+    """The records whose `field` is not empty, in order.
+
+    Raises:
+        ValueError: there is none.
+    """
+    kept = [index for index in range(len(source)) if source[index][field]]
+    if not kept:
+        raise ValueError(f"no record of {len(source)} has {field}")
+    return MappedSource(kept, lambda _, index: source[index])
 
 
 def model_config(config: ConfigDict, vocab_size: int) -> VLMConfig:

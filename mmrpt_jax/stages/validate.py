@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from mmrpt_jax.data.examples import AUGMENTATIONS
 from mmrpt_jax.objectives import VARIANTS
 from mmrpt_jax.rewards import REWARDS
 from mmrpt_jax.scenes import WORLDS
@@ -41,6 +42,7 @@ def check_config(config: ConfigDict) -> None:
     _one_of("rl.loss.kl", config.rl.loss.kl, ("none", "k2", "k3"))
     for name in config.rl.rewards:
         _one_of("rl.rewards", name, (*REWARDS, *MADE_HERE))
+    _one_of("rl.visual_gain.of", config.rl.visual_gain.of, ("truth", "answer", "span", "surprise"))
     _one_of("rl.advantage.combine", config.rl.advantage.combine, COMBINE)
     _one_of("rl.advantage.scale", config.rl.advantage.scale, ("variant", "group", "batch", "none", "rloo"))
     if "semantic" in config.rl.rewards and not Path(config.rl.semantic_encoder).is_dir():
@@ -57,6 +59,7 @@ def _check_data(config: ConfigDict) -> None:
         raise ConfigError("config.data.path is empty: name a dataset made by `python -m data_prep.convert`")
     elif not Path(data.path).is_dir():
         raise ConfigError(f"config.data.path: there is no folder {data.path}")
+    _one_of("data.augment", data.augment, AUGMENTATIONS)
     for name, path in config.init.items():
         if path and not Path(path).is_file():
             raise ConfigError(f"config.init.{name}: there is no file {path}")

@@ -47,12 +47,12 @@ def train(
         log: receives one health line per logged step.
 
     Raises:
-        NonFiniteLossError: names the steps since the last finite loss.
+        NonFiniteLossError: names the steps since the last finite loss; what is saved was finite.
     """
     with Checkpointer(directory) as checkpointer:
         if checkpointer.latest is not None:
             state, _ = checkpointer.restore(state)
-        begin = step = int(state.step)
+        begin = step = checked = int(state.step)
         if step >= steps:
             return state
         writer.rewind(stage, step)
@@ -60,20 +60,23 @@ def train(
         while step < steps:
             state, metrics = step_fn(state, next(batches))
             step += 1
-            if step % log_every == 0 or step == steps:
-                values = _fetch(metrics, stage, step, log_every) | clock.read(step)
+            logging, saving = (step % every == 0 or step == steps for every in (log_every, save_every))
+            if logging or saving:
+                values, checked = _fetch(metrics, stage, checked + 1, step), step
+            if logging:
+                values |= clock.read(step)
                 writer.write(stage, step, values)
                 log(f"   {stage} | {format_health({'step': step, 'total_steps': steps, **values})}")
-            if step % save_every == 0 or step == steps:
+            if saving:
                 checkpointer.save(step, state, {"step": step})
         return state
 
 
-def _fetch(metrics: dict, stage: str, step: int, log_every: int) -> dict[str, float]:
+def _fetch(metrics: dict, stage: str, first: int, step: int) -> dict[str, float]:
     values = {name: float(value) for name, value in jax.device_get(metrics).items()}
     if not abs(values["loss"]) < float("inf"):
         raise NonFiniteLossError(
-            f"{stage}: the loss became {values['loss']} between steps {step - log_every + 1} and {step}; "
+            f"{stage}: the loss became {values['loss']} between steps {first} and {step}; "
             "lower the learning rate, or start again from the last checkpoint"
         )
     return values

@@ -6,7 +6,6 @@ import pytest
 from mmrpt_jax.data.prompts import caption_prompt, encode_branches, encode_prompts
 from mmrpt_jax.data.tokenizer import EOS
 from mmrpt_jax.models import abstract_parameters
-from mmrpt_jax.models.forward import forward
 from mmrpt_jax.models.sharding import batch_sharding, make_mesh
 from mmrpt_jax.training.state import new_state
 from mmrpt_jax.training.supervised import SupervisedBatch, hide_images, make_supervised_step
@@ -57,10 +56,10 @@ def assert_same(found, expected):
         np.testing.assert_allclose(metrics[name], expected_metrics[name], rtol=1e-5)
 
 
-def test_loss_is_the_mean_over_all_tokens(tiny_model, tiny_params, batch, reference):
+def test_loss_is_the_mean_over_all_tokens(tiny_forward, tiny_params, batch, reference):
     # What a blind row may see, by hand: everything but its image.
     visible = batch.prompt.valid & ~(batch.prompt.image_slots & BLIND[:, None])
-    out = forward(tiny_model, tiny_params, batch.images, batch.prompt._replace(valid=visible), batch.branches)
+    out = tiny_forward(tiny_params, batch.images, batch.prompt._replace(valid=visible), batch.branches)
     tokens = batch.branches.valid
     _, metrics = reference
     np.testing.assert_allclose(metrics["loss"], -np.asarray(out.logprobs)[tokens].mean(), rtol=1e-5)
@@ -95,10 +94,10 @@ def test_devices_do_not_matter(tiny_model, tiny_params, update, batch, reference
     assert_same(update(placed, params, micro_batches=2), reference)
 
 
-def test_hiding_the_image_changes_the_loss_of_blind_rows_only(tiny_model, tiny_params, batch):
+def test_hiding_the_image_changes_the_loss_of_blind_rows_only(tiny_forward, tiny_params, batch):
     def logprobs(images, blind):
         prompt = hide_images(batch.prompt, blind)
-        return np.asarray(forward(tiny_model, tiny_params, images, prompt, batch.branches).logprobs)
+        return np.asarray(tiny_forward(tiny_params, images, prompt, batch.branches).logprobs)
 
     seeing, some = logprobs(batch.images, np.zeros(8, bool)), logprobs(batch.images, BLIND)
     changed = (np.abs(seeing - some) > 1e-4)[..., 0].any(axis=1)

@@ -1,0 +1,54 @@
+"""True or false? One statement, several views of one scene (NLVR v1: six orders of three boxes), one verdict."""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import UInt8
+
+from mmrpt_jax.data.escape import escape_placeholders
+from mmrpt_jax.data.examples import load_image
+from mmrpt_jax.data.prompts import answer_text, question_prompt
+from mmrpt_jax.evaluation.evaluator import Evaluator, ImageCondition
+
+VERDICTS = ("true", "false")
+
+
+class StatementGroup(NamedTuple):
+    """A statement, the views that it is judged on, and whether it is "true" or "false"."""
+
+    statement: str
+    images: list[UInt8[np.ndarray, "h w 3"]]
+    label: str
+
+
+def statement_groups(records: Sequence[Mapping[str, Any]], height: int, width: int) -> list[StatementGroup]:
+    """Collects records of one `group` and question, whose answers are "true" or "false", in order of appearance."""
+    found: dict[tuple[str, str, str], list] = defaultdict(list)
+    for index in range(len(records)):
+        record = records[index]
+        for qa in record["qa"]:
+            if qa["answer"] in VERDICTS:
+                image = load_image(record["image"], height, width)
+                found[record["group"], qa["question"], qa["answer"]].append(image)
+    return [StatementGroup(escape_placeholders(q), images, label) for (_, q, label), images in found.items()]
+
+
+def statement_accuracy(
+    evaluator: Evaluator, params, groups: Sequence[StatementGroup], condition: ImageCondition = "right"
+) -> float:
+    """Share of statements judged rightly: log p("true") − log p("false"), averaged over the views, against 0."""
+    images = [image for group in groups for image in group.images]
+    prompts = [question_prompt(group.statement) for group in groups for _ in group.images]
+    verdicts = [[answer_text(verdict) for verdict in VERDICTS]] * len(prompts)
+    scores = np.array(evaluator.log_likelihoods(params, images, prompts, verdicts, condition))
+    ends = np.cumsum([len(group.images) for group in groups])
+    margins = [part.mean() for part in np.split(scores[:, 0] - scores[:, 1], ends[:-1])]
+    judged = [VERDICTS[0] if margin > 0 else VERDICTS[1] for margin in margins]
+    return float(np.mean([verdict == group.label for verdict, group in zip(judged, groups, strict=True)]))
+
+
+def majority_share(groups: Sequence[StatementGroup]) -> float:
+    """Accuracy of always giving the more frequent verdict."""
+    return Counter(group.label for group in groups).most_common(1)[0][1] / len(groups)

@@ -1,0 +1,53 @@
+import jax
+import numpy as np
+import pytest
+
+from mmrpt_jax.models.initialise import abstract_parameters, count_parameters, initialise
+from mmrpt_jax.models.vlm_test import CONFIG, VARIANT
+
+
+@pytest.fixture(scope="module")
+def params():
+    return initialise(CONFIG, jax.random.key(0))
+
+
+def test_parameters_are_a_function_of_the_key(params):
+    again, other = (initialise(CONFIG, jax.random.key(seed)) for seed in (0, 1))
+    jax.tree.map(np.testing.assert_array_equal, again, params)
+    assert np.abs(other["embedding"] - params["embedding"]).max() > 0.1
+
+
+def test_parameters_are_plain_dicts_of_arrays(params):
+    assert type(params) is dict
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(params))
+
+
+def test_abstract_parameters_describe_them(params):
+    describe = lambda tree: jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)  # noqa: E731
+    assert describe(abstract_parameters(CONFIG)) == describe(params)
+
+
+def stack_size(cfg):
+    """Parameters of a stack, counted by hand."""
+    kv = cfg.kv_heads * cfg.head_dim
+    q = cfg.heads * cfg.head_dim
+    layer = cfg.width * (2 * q + 2 * kv) + 3 * cfg.width * cfg.mlp + 2 * cfg.width
+    layer += (q + 2 * kv if cfg.qkv_bias else 0) + (2 * cfg.head_dim if cfg.qk_norm else 0)
+    return cfg.layers * layer + cfg.width
+
+
+@pytest.mark.parametrize("config", [CONFIG, VARIANT], ids=["plain", "options"])
+def test_count(config):
+    width, tower = config.decoder.width, config.vision.transformer.width
+    pixels = config.vision.patch_size**2 * 3
+    vision = (
+        pixels * tower + tower + config.vision.num_patches * tower + stack_size(config.vision.transformer)
+    )
+    connector = tower * width + width + width * width + width
+    expected = config.vocab_size * width + stack_size(config.decoder) + vision + connector
+    assert count_parameters(abstract_parameters(config)) == expected
+
+
+def test_layers_differ(params):
+    kernels = params["decoder"]["layers"]["query"]["kernel"]
+    assert np.abs(kernels[0] - kernels[1]).max() > 0.1

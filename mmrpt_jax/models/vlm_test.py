@@ -1,0 +1,175 @@
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mmrpt_jax.models.config import TransformerConfig, VisionConfig, VLMConfig
+from mmrpt_jax.models.decoder import Tokens
+from mmrpt_jax.models.forward import forward
+from mmrpt_jax.models.initialise import initialise
+from mmrpt_jax.models.vlm import VLM, BranchTokens, PromptTokens, place_images
+
+DECODER = TransformerConfig(width=32, layers=2, heads=4, kv_heads=2, head_dim=8, mlp=48)
+TOWER = dataclasses.replace(DECODER, layers=1, rope_theta=0.0)
+CONFIG = VLMConfig(vocab_size=64, decoder=DECODER, vision=VisionConfig(16, 16, 8, TOWER))
+# Everything that a layer can also do, each chunk and each image smaller than a sequence.
+OPTIONS = dict(kv_heads=1, qk_norm=True, qkv_bias=True, query_chunk=3, remat=True, unroll=2)
+VARIANT = dataclasses.replace(
+    CONFIG,
+    decoder=dataclasses.replace(DECODER, **OPTIONS),
+    vision=dataclasses.replace(CONFIG.vision, transformer=dataclasses.replace(TOWER, query_chunk=3)),
+)
+IMAGE, TEXT = True, False
+B, G, P, R = 2, 3, 12, 5
+
+score = jax.jit(forward, static_argnums=0, static_argnames="temperature")
+
+
+def random_parameters(config):
+    """Parameters that are random everywhere, scales and biases included."""
+    params = initialise(config, jax.random.key(0))
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda x: x + rng.normal(0.0, 0.1, x.shape).astype(np.float32), params)
+
+
+def make_batch():
+    """Two prompts with two images each, in different places, and three branches each; all of different lengths."""
+    rng = np.random.default_rng(1)
+    images = rng.integers(0, 256, (B, 2, 16, 16, 3), np.uint8)
+    rows = [
+        [TEXT, *[IMAGE] * 4, TEXT, *[IMAGE] * 4, TEXT, TEXT],
+        [*[IMAGE] * 8, TEXT, TEXT, None, None],
+    ]
+    slots, valid = np.array([[x is IMAGE for x in row] for row in rows]), np.array(rows) != None  # noqa: E711
+    lengths = np.array([[5, 3, 1], [2, 5, 4]])
+    branches = BranchTokens(rng.integers(3, 64, (B, G, R)), np.arange(R) < lengths[..., None])
+    return images, PromptTokens(rng.integers(3, 64, (B, P)), valid, slots), branches
+
+
+@pytest.fixture(scope="module")
+def batch():
+    return make_batch()
+
+
+@pytest.fixture(scope="module")
+def params():
+    return random_parameters(CONFIG)
+
+
+def flat_scores(config, params, images, prompt, branches):
+    """Each branch behind its own copy of images and prompt, one causal sequence each: logprobs and entropies."""
+    starts = prompt.valid.sum(-1)
+    ids, valid = np.zeros((B, G, P + R), int), np.zeros((B, G, P + R), bool)
+    slots = np.zeros((B, G, P + R), bool)
+    for b, g in np.ndindex(B, G):
+        row = [*prompt.ids[b, : starts[b]], *branches.ids[b, g, branches.valid[b, g]]]
+        ids[b, g, : len(row)], valid[b, g, : len(row)] = row, True
+        slots[b, g, :P] = prompt.image_slots[b]
+    copies = np.repeat(images, G, axis=0).reshape(-1, 16, 16, 3)
+
+    def run(model):
+        x, features = model.embed(ids.reshape(B * G, -1)), model.vision(copies)
+        x = x.at[np.nonzero(slots.reshape(B * G, -1))].set(features.reshape(-1, x.shape[-1]))
+        order = np.broadcast_to(np.arange(P + R), (B * G, 1, P + R))
+        hidden, _ = model.decoder(x[:, None], None, None, Tokens(order, order, valid.reshape(B * G, 1, -1)))
+        return hidden[:, 0].reshape(B, G, P + R, -1)
+
+    hidden = VLM(config).apply({"params": params}, method=run)
+    logprobs = jax.nn.log_softmax(hidden @ params["embedding"].T)
+    before = starts[:, None, None] - 1 + np.arange(R)
+    logprobs = jnp.take_along_axis(logprobs, np.broadcast_to(before, (B, G, R))[..., None], axis=2)
+    chosen = jnp.take_along_axis(logprobs, branches.ids[..., None], axis=-1)[..., 0]
+    return chosen, -jnp.sum(jnp.exp(logprobs) * logprobs, axis=-1)
+
+
+@pytest.mark.parametrize("config", [CONFIG, VARIANT], ids=["plain", "options"])
+def test_shared_prompts_equal_flat_sequences(config, batch):
+    params, valid = random_parameters(config), batch[2].valid
+    weights = np.where(valid, np.random.default_rng(2).normal(size=(2, *valid.shape)), 0.0)
+
+    def shared_scores(config, params, *batch):
+        out = forward(config, params, *batch)
+        return out.logprobs, out.entropy
+
+    def evaluate(scores):
+        def loss(params):
+            found = scores(config, params, *batch)
+            return sum(jnp.sum(w * x) for w, x in zip(weights, found, strict=True)), found
+
+        return jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+
+    (loss, scores), gradients = evaluate(shared_scores)
+    (flat_loss, flat), flat_gradients = evaluate(flat_scores)
+    np.testing.assert_allclose(loss, flat_loss, rtol=1e-5)
+    for shared_values, flat_values in zip(scores, flat, strict=True):
+        np.testing.assert_allclose(shared_values[valid], flat_values[valid], rtol=1e-5, atol=1e-5)
+    # No parameter is left out, the vision tower's least of all.
+    assert all(np.abs(gradient).max() > 1e-4 for gradient in jax.tree.leaves(flat_gradients))
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=2e-4, atol=2e-5), gradients, flat_gradients
+    )
+
+
+def test_the_policy_sees_the_images(params, batch):
+    images, prompt, branches = batch
+    seen = score(CONFIG, params, images, prompt, branches).logprobs
+    swapped = score(CONFIG, params, images[::-1], prompt, branches).logprobs
+    reordered = score(CONFIG, params, images[:, ::-1], prompt, branches).logprobs
+    for other in (swapped, reordered):
+        assert np.abs(seen - other)[branches.valid].min() > 1e-5
+        assert np.abs(seen - other)[branches.valid].max() > 1e-2
+
+
+def test_hidden_images_are_not_seen(params, batch):
+    images, prompt, branches = batch
+    blind = prompt._replace(valid=prompt.valid & ~prompt.image_slots)
+    seen = score(CONFIG, params, images, prompt, branches).logprobs
+    hidden = score(CONFIG, params, images, blind, branches).logprobs
+    assert np.abs(seen - hidden)[branches.valid].max() > 1e-2
+    np.testing.assert_array_equal(score(CONFIG, params, images[::-1], blind, branches).logprobs, hidden)
+
+
+def test_text_only_prompts_need_no_images(params, batch):
+    _, prompt, branches = batch
+    text = prompt._replace(image_slots=np.zeros_like(prompt.image_slots))
+    images = np.zeros((B, 1, 16, 16, 3), np.uint8)
+    without = score(CONFIG, params, None, text, branches).logprobs
+    np.testing.assert_allclose(without, score(CONFIG, params, images, text, branches).logprobs, atol=1e-6)
+
+
+def test_prompt_padding_changes_nothing(params, batch):
+    images, prompt, branches = batch
+    wider = [np.pad(x, ((0, 0), (0, 4))) for x in prompt]
+    wider[0] = np.where(wider[1], wider[0], 7)
+    padded = score(CONFIG, params, images, PromptTokens(*wider), branches)
+    plain = score(CONFIG, params, images, prompt, branches)
+    np.testing.assert_allclose(padded.logprobs, plain.logprobs, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(padded.entropy, plain.entropy, rtol=1e-5, atol=1e-5)
+
+
+def test_branch_padding_changes_nothing(params, batch):
+    images, prompt, branches = batch
+    wider = [np.pad(x, ((0, 0), (0, 0), (0, 3))) for x in branches]
+    wider[0] = np.where(wider[1], wider[0], 9)
+    padded = score(CONFIG, params, images, prompt, BranchTokens(*wider)).logprobs[..., :R]
+    plain = score(CONFIG, params, images, prompt, branches).logprobs
+    np.testing.assert_allclose(padded[branches.valid], plain[branches.valid], rtol=1e-5, atol=1e-5)
+
+
+def test_place_images_fills_slots_in_order():
+    x = -np.arange(2.0 * 7).reshape(2, 7, 1)
+    features = np.array([[10.0, 11, 12, 13], [20, 21, 22, 23]])[..., None]
+    slots = np.array([[0, 1, 1, 0, 0, 1, 1], [1, 1, 1, 1, 0, 0, 0]], bool)
+    placed = place_images(jnp.asarray(x), jnp.asarray(features), jnp.asarray(slots))
+    expected = [[0, 10, 11, -3, -4, 12, 13], [20, 21, 22, 23, -11, -12, -13]]
+    np.testing.assert_array_equal(placed[..., 0], expected)
+
+
+def test_embeddings_have_unit_variance():
+    config = dataclasses.replace(CONFIG, vocab_size=512)
+    params = initialise(config, jax.random.key(1))
+    embedded = VLM(config).apply({"params": params}, jnp.arange(512), method=VLM.embed)
+    assert float(jnp.std(embedded)) == pytest.approx(1.0, abs=0.03)

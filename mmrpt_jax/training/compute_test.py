@@ -1,0 +1,58 @@
+import jax
+import numpy as np
+import pytest
+
+from mmrpt_jax.models import BranchTokens, PromptTokens, TransformerConfig, VisionConfig, VLMConfig
+from mmrpt_jax.models.initialise import abstract_parameters
+from mmrpt_jax.training.compute import forward_flops, update_flops
+
+TINY = VLMConfig(
+    vocab_size=7,
+    decoder=TransformerConfig(width=4, layers=2, heads=2, kv_heads=1, head_dim=2, mlp=3),
+    vision=VisionConfig(4, 4, 2, TransformerConfig(width=6, layers=1, heads=1, kv_heads=1, head_dim=4, mlp=5)),
+)
+# Every product of [m, k] and [k, n] of one prompt of 8 tokens with 3 branches of 2 tokens, as (m, k, n).
+IMAGE = [(4, 12, 6), *[(4, 6, 4)] * 3, (4, 4, 4), (4, 4, 4), (4, 4, 6), *[(4, 6, 5)] * 2, (4, 5, 6)]
+CONNECTOR = [(4, 6, 4), (4, 4, 4)]
+
+
+def layer(tokens, keys):
+    heads = [(tokens, 2, keys), (tokens, keys, 2)] * 2
+    projections = [(tokens, 4, 4), *[(tokens, 4, 2)] * 2, (tokens, 4, 4)]
+    return [*heads, *projections, *[(tokens, 4, 3)] * 2, (tokens, 3, 4)]
+
+
+# A causal token sees half the keys of its own block on average.
+PROMPT, BRANCHES = layer(8, 4) * 2, layer(6, 8 + 1) * 2
+HEAD = [(6, 4, 7)]
+
+
+def test_flops_by_hand():
+    products = IMAGE + CONNECTOR + PROMPT + BRANCHES + HEAD
+    by_hand = 2 * sum(m * k * n for m, k, n in products)
+    shape = {"prompt_tokens": 8, "group": 3, "branch_tokens": 2}
+    assert forward_flops(TINY, prompts=1, **shape) == by_hand
+    assert forward_flops(TINY, prompts=5, **shape) == 5 * by_hand
+    assert update_flops(TINY, prompts=5, **shape) == 15 * by_hand
+
+
+def test_flops_as_xla_counts_them(forward_of):
+    # Wide enough for products to outweigh the norms, activations and softmaxes that we leave out and XLA counts; scans
+    # are unrolled, because XLA counts a loop's body once.
+    sizes = {"layers": 2, "unroll": 2, "heads": 4, "head_dim": 32, "mlp": 256}
+    config = VLMConfig(
+        vocab_size=512,
+        decoder=TransformerConfig(width=128, kv_heads=2, **sizes),
+        vision=VisionConfig(32, 32, 8, TransformerConfig(width=128, kv_heads=4, rope_theta=0.0, **sizes)),
+    )
+    b, p, g, r = 4, 64, 4, 16
+    ids, mask = (lambda *s: jax.ShapeDtypeStruct(s, np.int32)), (lambda *s: jax.ShapeDtypeStruct(s, bool))
+    inputs = (
+        abstract_parameters(config),
+        jax.ShapeDtypeStruct((b, 1, 32, 32, 3), np.uint8),
+        PromptTokens(ids(b, p), mask(b, p), mask(b, p)),
+        BranchTokens(ids(b, g, r), mask(b, g, r)),
+    )
+    counted = forward_of(config).lower(*inputs).compile().cost_analysis()["flops"]
+    ours = forward_flops(config, prompts=b, prompt_tokens=p, group=g, branch_tokens=r)
+    assert ours == pytest.approx(counted, rel=0.15)

@@ -1,0 +1,119 @@
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from mmrpt_jax.reporting.jsonl import read_jsonl
+from mmrpt_jax.training.checkpoint import Checkpointer
+from mmrpt_jax.training.loop import NonFiniteLossError, train
+from mmrpt_jax.training.metrics import MetricWriter
+from mmrpt_jax.training.state import TrainState, make_optimizer, new_state
+
+OPTIMIZER = make_optimizer(learning_rate=0.1, steps=6, warmup=2, weight_decay=0.01)
+# What the machine and the process decide, not the training.
+CLOCK = ("seconds_per_step", "eta_seconds", "recompilations", "host_memory_bytes")
+
+
+@jax.jit
+def regress(state, batch):
+    """One step of linear regression."""
+
+    def loss(params):
+        return jnp.mean((batch @ params["w"] - 1.0) ** 2)
+
+    value, gradients = jax.value_and_grad(loss)(state.params)
+    updates, opt_state = OPTIMIZER.update(gradients, state.opt_state, state.params)
+    return TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state), {"loss": value}
+
+
+def open_batches(step):
+    """An endless stream in which batch `n` depends on n alone."""
+    return (np.random.default_rng(n).normal(size=(5, 3)).astype(np.float32) for n in itertools.count(step))
+
+
+def run(workdir, batches=open_batches, step_fn=regress, **options):
+    options = {"steps": 6, "log_every": 1, "save_every": 2, "log": lambda line: None, **options}
+    with MetricWriter(workdir) as writer:
+        return train(
+            new_state({"w": jnp.zeros(3)}, OPTIMIZER),
+            step_fn,
+            batches,
+            stage="regress",
+            directory=workdir / "checkpoints",
+            writer=writer,
+            **options,
+        )
+
+
+def metrics_of(workdir):
+    lines = read_jsonl(workdir / "metrics.jsonl")
+    return [{name: value for name, value in line.items() if name not in CLOCK} for line in lines]
+
+
+def test_stopping_and_resuming_changes_no_bit(tmp_path):
+    whole = run(tmp_path / "whole")
+
+    class KilledError(Exception):
+        pass
+
+    def until_killed(step):
+        # Steps 0 to 4 run; steps 3 and 4 are logged, step 4 is saved, step 5 is lost.
+        yield from itertools.islice(open_batches(step), 5 - step)
+        raise KilledError
+
+    opened = []
+
+    def recording(step):
+        opened.append(step)
+        return open_batches(step)
+
+    with pytest.raises(KilledError):
+        run(tmp_path / "parts", until_killed)
+    assert [line["step"] for line in metrics_of(tmp_path / "parts")] == [1, 2, 3, 4, 5]
+    parts = run(tmp_path / "parts", recording)
+    assert opened == [4]
+    jax.tree.map(np.testing.assert_array_equal, parts, whole)
+    assert metrics_of(tmp_path / "parts") == metrics_of(tmp_path / "whole")
+    assert int(whole.step) == 6
+
+
+def test_lines_come_at_the_interval_and_at_the_end(tmp_path):
+    lines = []
+    run(tmp_path, steps=5, log_every=2, log=lines.append)
+    assert [line["step"] for line in metrics_of(tmp_path)] == [2, 4, 5]
+    assert [line.split(" | ")[:2] for line in lines] == [["   regress", f"step {n}/5"] for n in (2, 4, 5)]
+
+
+def test_the_last_step_is_saved(tmp_path):
+    state = run(tmp_path, steps=3, save_every=100)
+    with Checkpointer(tmp_path / "checkpoints") as checkpointer:
+        assert checkpointer.latest == 3
+        restored, data = checkpointer.restore(state)
+    assert data == {"step": 3}
+    jax.tree.map(np.testing.assert_array_equal, restored, state)
+
+
+def test_a_complete_stage_reads_nothing(tmp_path):
+    state = run(tmp_path)
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+
+    def closed(step):
+        raise AssertionError("the data was opened")
+
+    again = run(tmp_path, closed)
+    jax.tree.map(np.testing.assert_array_equal, again, state)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(("log_every", "steps"), [(2, "3 and 4"), (100, "1 and 4")])
+def test_a_loss_that_is_not_finite_stops_before_it_is_saved(tmp_path, log_every, steps):
+    def poisoned(step):
+        return (batch * (np.nan if step + i == 2 else 1) for i, batch in enumerate(open_batches(step)))
+
+    with pytest.raises(NonFiniteLossError, match=f"regress: the loss became nan between steps {steps}"):
+        run(tmp_path, poisoned, log_every=log_every, save_every=4)
+    with Checkpointer(tmp_path / "checkpoints") as checkpointer:
+        assert checkpointer.latest is None
