@@ -71,6 +71,7 @@ def get_config() -> ConfigDict:
             "warmup": 200,
             "micro_batches": 1,
             "image_dropout": 0.1,
+            "infill_every": 2,
         }
     )
     config.score = ConfigDict({"batch_size": 64, "layer_fractions": (0.5, 1.0), "heads": "mean", "query_shift": 0})

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import grain
 import numpy as np
@@ -12,6 +12,9 @@ from jaxtyping import UInt8
 from mmrpt_jax.data.escape import escape_placeholders
 from mmrpt_jax.data.images import decode_image, resize_image
 from mmrpt_jax.data.nlvr import permute_boxes
+from mmrpt_jax.data.tokenizer import MASK
+from mmrpt_jax.dependency import word_spans
+from mmrpt_jax.masking import apply_mask, random_spans
 
 # Stands between the answers where a prompt hides several spans.
 ANSWER_SEPARATOR = " ; "
@@ -58,6 +61,26 @@ class PickCaptions(grain.transforms.RandomMap):
             "image": load_image(record["image"], self.height, self.width, self.augment, rng),
             "captions": [escape_placeholders(captions[i]) for i in chosen],
         }
+
+
+@dataclasses.dataclass(frozen=True)
+class HideRandomSpan(grain.transforms.RandomMap):
+    """record -> image and its first caption with one random span of up to `max_words` words hidden."""
+
+    height: int
+    width: int
+    max_words: int
+    context: Literal["bidirectional", "left_only"] = "bidirectional"
+    augment: Augment | None = None
+
+    def random_map(self, record: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+        """Draws the span."""
+        text = escape_placeholders(record["captions"][0])
+        words = [text[start:end] for start, end in word_spans(text)]
+        spans = random_spans(words, rng, max_words=self.max_words)
+        masked = apply_mask(text, spans, mask_token=MASK, context=self.context)
+        image = load_image(record["image"], self.height, self.width, self.augment, rng)
+        return {"image": image, "masked": masked.masked_text, "answer": ANSWER_SEPARATOR.join(masked.answers)}
 
 
 @dataclasses.dataclass(frozen=True)

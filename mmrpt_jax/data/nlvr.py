@@ -7,9 +7,7 @@ from jaxtyping import UInt8
 _STARTS, _WIDTH = (0.0, 0.375, 0.75), 0.25
 
 
-def permute_boxes(
-    image: UInt8[np.ndarray, "h w 3"], rng: np.random.Generator
-) -> UInt8[np.ndarray, "h w 3"]:
+def permute_boxes(image: UInt8[np.ndarray, "h w 3"], rng: np.random.Generator) -> UInt8[np.ndarray, "h w 3"]:
     """Puts the three boxes into a random order: six pictures of which the same sentences are true.
 
     Raises:

@@ -10,7 +10,8 @@ from mmrpt_jax.models.vlm import BranchTokens, PromptTokens
 
 CAPTION_PROMPT = f"{IMAGE} describe the image :"
 QUESTION_PROMPT = f"{IMAGE} answer the question : {{text}}"
-FILL_PROMPT = f"{IMAGE} fill in the blank : {{text}}"
+# A masked caption is shown as a caption: what was learned from captions is at hand from the first step.
+FILL_PROMPT = f"{CAPTION_PROMPT} {{text}}"
 
 
 class TooLongError(ValueError):

@@ -1,7 +1,7 @@
 """Test items, made without any model: hidden attribute spans and cloze questions of a world, hidden words of a dataset."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -12,6 +12,9 @@ from mmrpt_jax.data.tokenizer import MASK
 from mmrpt_jax.dependency import word_spans
 from mmrpt_jax.masking import apply_mask, content_word_spans
 from mmrpt_jax.scenes import KINDS, WORLDS, describe, question_at, render, sample_scene, split_seed
+
+
+Context = Literal["bidirectional", "left_only"]
 
 
 class FillItem(NamedTuple):
@@ -39,7 +42,9 @@ class ClozeItem(NamedTuple):
     bias_answer: str | None
 
 
-def scene_fill_items(world: str, *, split: str, stream: int, count: int) -> list[FillItem]:
+def scene_fill_items(
+    world: str, *, split: str, stream: int, count: int, context: Context = "bidirectional"
+) -> list[FillItem]:
     """`count` captions of a world, each with one attribute span hidden, kinds and words as they come."""
     seed, items, index = split_seed(split, stream), [], 0
     while len(items) < count:
@@ -51,7 +56,8 @@ def scene_fill_items(world: str, *, split: str, stream: int, count: int) -> list
             start += len(sentence.words)
         if spans:
             first, last, kind = spans[np.random.default_rng((seed, index)).integers(len(spans))]
-            masked = apply_mask(caption.text, [(first, last)], mask_token=MASK, offsets=_word_offsets(caption.text))
+            offsets = _word_offsets(caption.text)
+            masked = apply_mask(caption.text, [(first, last)], mask_token=MASK, context=context, offsets=offsets)
             items.append(FillItem(render(scene), masked.masked_text, masked.answers[0], kind))
         index += 1
     return items
@@ -67,7 +73,15 @@ def scene_cloze_items(world: str, *, split: str, stream: int, count: int) -> lis
     return items
 
 
-def record_fill_item(record: Mapping[str, Any], *, height: int, width: int, seed: int, index: int) -> FillItem | None:
+def record_fill_item(
+    record: Mapping[str, Any],
+    *,
+    height: int,
+    width: int,
+    seed: int,
+    index: int,
+    context: Context = "bidirectional",
+) -> FillItem | None:
     """The record's first caption with one random content word hidden; None if it has no caption or content word."""
     if not record["captions"]:
         return None
@@ -76,7 +90,7 @@ def record_fill_item(record: Mapping[str, Any], *, height: int, width: int, seed
     spans = content_word_spans(words, np.random.default_rng((seed, index)), max_words=1)
     if not spans:
         return None
-    masked = apply_mask(text, spans, mask_token=MASK)
+    masked = apply_mask(text, spans, mask_token=MASK, context=context)
     return FillItem(load_image(record["image"], height, width), masked.masked_text, masked.answers[0], "word")
 
 

@@ -5,66 +5,69 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from mmrpt_jax.models.forward import forward
 from mmrpt_jax.models.initialise import initialise
-from mmrpt_jax.models.sharding import RULES, batch_sharding, make_mesh
-from mmrpt_jax.models.vlm_test import CONFIG, make_batch
-
-LAYOUTS = [(8, 1, 1), (2, 4, 1), (2, 2, 2)]
+from mmrpt_jax.models.sharding import RULES, batch_sharding, make_mesh, parameter_shardings
+from mmrpt_jax.models.vlm import VLM
+from mmrpt_jax.models.vlm_test import CONFIG, make_batch, random_parameters, score
 
 
 @pytest.fixture(scope="module")
 def params():
-    return initialise(CONFIG, jax.random.key(3))
+    return random_parameters(CONFIG)
 
 
 @pytest.fixture(scope="module")
 def batch():
     """Four times the two prompts, each copy with other images."""
     images, prompt, branches = make_batch()
-    rng = np.random.default_rng(5)
-    images = rng.permuted(np.tile(images, (4, 1, 1, 1, 1)), axis=2)
+    images = np.random.default_rng(5).permuted(np.tile(images, (4, 1, 1, 1, 1)), axis=2)
     return images, *jax.tree.map(lambda x: np.tile(x, (4, *[1] * (x.ndim - 1))), (prompt, branches))
-
-
-def score(params, *batch):
-    return forward(CONFIG, params, *batch)
 
 
 @pytest.fixture(scope="module")
 def on_one_device(params, batch):
-    return jax.jit(score)(params, *batch)
+    return score(CONFIG, params, *batch)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+def shardings(config, mesh, rules=RULES):
+    return parameter_shardings(
+        jax.eval_shape(VLM(config).init, jax.random.key(0), *make_batch()), mesh, rules
+    )["params"]
+
+
+def specs(config, mesh, rules=RULES):
+    """Partition specs by dotted name."""
+    leaves = jax.tree.leaves_with_path(shardings(config, mesh, rules))
+    return {".".join(part.key for part in path): leaf.spec for path, leaf in leaves}
+
+
+@pytest.mark.parametrize("layout", [(8, 1, 1), (2, 4, 1), (2, 2, 2)])
 def test_results_do_not_depend_on_the_mesh(layout, params, batch, on_one_device):
     mesh = make_mesh(*layout)
-    sharded = initialise(CONFIG, jax.random.key(3), mesh)
-    # Born in shards, with the values that they have without a mesh.
-    jax.tree.map(np.testing.assert_array_equal, sharded, params)
-    assert sharded["embedding"].sharding.spec == PartitionSpec("tensor", "fsdp")
+    sharded = jax.device_put(params, shardings(CONFIG, mesh))
     shard = sharded["embedding"].addressable_shards[0].data
     assert shard.shape == (CONFIG.vocab_size // layout[2], CONFIG.decoder.width // layout[1])
 
-    found = jax.jit(score)(sharded, *jax.device_put(batch, batch_sharding(mesh)))
+    found = score(CONFIG, sharded, *jax.device_put(batch, batch_sharding(mesh)))
     assert len(found.logprobs.sharding.device_set) == 8
     valid = batch[2].valid
     np.testing.assert_allclose(found.logprobs[valid], on_one_device.logprobs[valid], rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(found.entropy[valid], on_one_device.entropy[valid], rtol=1e-5, atol=1e-5)
 
 
-def specs(config, mesh, rules=RULES):
-    """What `initialise` asks for, by dotted name."""
-    abstract = jax.eval_shape(lambda: initialise(config, jax.random.key(0)))
-    leaves = jax.tree.leaves_with_path(initialise(config, jax.random.key(0), mesh, rules))
-    assert len(leaves) == len(jax.tree.leaves(abstract))
-    return {".".join(part.key for part in path): leaf.sharding.spec for path, leaf in leaves}
+def test_parameters_are_born_in_their_shards():
+    mesh = make_mesh(2, 2, 2)
+    sharded = initialise(CONFIG, jax.random.key(3), mesh)
+    assert jax.tree.map(lambda leaf: leaf.sharding, sharded) == shardings(CONFIG, mesh)
+    jax.tree.map(np.testing.assert_array_equal, sharded, initialise(CONFIG, jax.random.key(3)))
 
 
-def test_every_parameter_has_its_place():
+def test_every_parameter_has_its_place(params):
     found = specs(CONFIG, make_mesh(2, 2, 2))
+    assert len(found) == len(jax.tree.leaves(params))
     layer, tower = "decoder.layers.", "vision."
     expected = {
+        "embedding": ("tensor", "fsdp"),
         layer + "query.kernel": (None, "fsdp", "tensor"),
         layer + "key.kernel": (None, "fsdp", "tensor"),
         layer + "out.kernel": (None, "tensor", "fsdp"),
@@ -80,8 +83,7 @@ def test_every_parameter_has_its_place():
     }
     assert {name: found[name] for name in expected} == {n: PartitionSpec(*s) for n, s in expected.items()}
     # Whatever else there is, only the scales of norms are whole.
-    whole = {name for name, spec in found.items() if not any(spec)}
-    assert all(name.endswith("scale") for name in whole)
+    assert all(name.endswith("scale") for name, spec in found.items() if not any(spec))
 
 
 def test_axes_that_do_not_divide_stay_whole():

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from mmrpt_jax.models.config import TransformerConfig, VisionConfig
-from mmrpt_jax.models.initialise import initialise
 from mmrpt_jax.models.vision import VisionTower, patchify
 from mmrpt_jax.models.vlm_test import CONFIG, random_parameters
 
@@ -93,7 +92,7 @@ def test_images_may_be_oblong():
     config = VisionConfig(8, 24, 8, VISION.transformer)
     assert config.grid == (1, 3)
     assert config.num_patches == 3
-    params = initialise(dataclasses.replace(CONFIG, vision=config), jax.random.key(0))["vision"]
+    params = random_parameters(dataclasses.replace(CONFIG, vision=config))["vision"]
     assert encode(config, params, np.zeros((1, 8, 24, 3), np.uint8)).shape == (1, 3, WIDTH)
 
 

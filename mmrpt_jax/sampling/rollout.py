@@ -52,8 +52,7 @@ def make_rollout(
 
     The prompt is computed once per group and its keys are never copied. Temperature 0 takes the most likely
     token. Sampling is exact (Gumbel-max over the whole vocabulary but the banned ids). Row b draws the noise
-    that `key` has for row b, step by step: its tokens depend neither on the other rows and how many there
-    are, nor on the mesh.
+    that `key` has for row b, step by step: its tokens depend neither on the other rows nor on the mesh.
 
     Args:
         config: the model.

@@ -1,15 +1,16 @@
 """Stage 1: next-token pre-training on image-caption pairs, the descriptive baseline and the starting policy."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from mmrpt_jax.data.examples import PickCaptions, stack_images
-from mmrpt_jax.data.prompts import caption_prompt, encode_branches, encode_prompts
+from mmrpt_jax.data.examples import HideRandomSpan, PickCaptions, stack_images
+from mmrpt_jax.data.prompts import caption_prompt, completion, encode_branches, encode_prompts, fill_prompt
 from mmrpt_jax.data.tokenizer import EOS
 from mmrpt_jax.models import initialise
+from mmrpt_jax.models.vlm import PromptTokens
 from mmrpt_jax.models.weights import save_weights
 from mmrpt_jax.stages.run import Run, batches, is_complete, mark_complete, open_source
 from mmrpt_jax.training.loop import train
@@ -39,13 +40,54 @@ def caption(run: Run, params, *, steps: int, stage: str, directory: Path):
     state = train(
         new_state(params, optimizer),
         jax.jit(make_supervised_step(run.model, optimizer, micro_batches=cfg.micro_batches), donate_argnums=0),
-        caption_batches(run),
+        pretraining_batches(run),
         steps=steps,
         stage=stage,
         directory=directory,
         **run.logging,
     )
     return state.params
+
+
+def pretraining_batches(run: Run) -> Callable[[int], Iterator[SupervisedBatch]]:
+    """Captions, and with `infill_every` = n every n-th batch blanks: random spans of captions to be filled in.
+
+    Infilling (Bavarian et al., arXiv 2207.14255) is imitation like the rest, of words that need the image or not. It is
+    what lets the base try at a blank at all: a policy can only be reinforced in what it sometimes does.
+    """
+    captions, every = caption_batches(run), run.config.caption.infill_every
+    if not every:
+        return captions
+    blanks = infill_batches(run)
+
+    def open_at(step: int) -> Iterator[SupervisedBatch]:
+        # Batch n - 1 of every n is a blank, so `step // n` of the batches before `step` were.
+        streams = captions(step - step // every), blanks(step // every)
+        while True:
+            yield next(streams[step % every == every - 1])
+            step += 1
+
+    return open_at
+
+
+def infill_batches(run: Run) -> Callable[[int], Iterator[SupervisedBatch]]:
+    """Images with a caption from which a random span is missing, and the span."""
+    cfg, data = run.config.caption, run.config.data
+    source = open_source(run.config, captions=1, size=data.caption_records)
+
+    def build(batch: dict) -> SupervisedBatch:
+        images = stack_images(batch["image"])
+        answers = [[completion("", answer)] for answer in batch["answer"]]
+        built = SupervisedBatch(
+            images,
+            fill_prompts(run, batch["masked"]),
+            encode_branches(run.tokenizer, answers, lengths=data.branch_lengths),
+            np.arange(len(images)) < round(cfg.image_dropout * len(images)),
+        )
+        return run.place(built)
+
+    transform = HideRandomSpan(*run.image_shape, run.config.mask.max_words, run.config.mask.context, run.augment)
+    return batches(source, transform, build, seed=run.config.seed + 3, batch_size=cfg.batch_size)
 
 
 def caption_batches(run: Run) -> Callable[[int], Iterator[SupervisedBatch]]:
@@ -68,7 +110,14 @@ def caption_batches(run: Run) -> Callable[[int], Iterator[SupervisedBatch]]:
     return batches(source, transform, build, seed=run.config.seed, batch_size=cfg.batch_size)
 
 
-def caption_prompts(run: Run, count: int):
+def fill_prompts(run: Run, masked: Sequence[str]) -> PromptTokens:
+    """Prompts that ask for what is hidden in masked captions."""
+    texts = [fill_prompt(text) for text in masked]
+    image_tokens = run.model.vision.num_patches
+    return encode_prompts(run.tokenizer, texts, image_tokens=image_tokens, lengths=run.config.data.prompt_lengths)
+
+
+def caption_prompts(run: Run, count: int) -> PromptTokens:
     """The same caption prompt for `count` images."""
     texts = [caption_prompt()] * count
     image_tokens = run.model.vision.num_patches

@@ -81,13 +81,15 @@ def _cloze_sets(run: Run) -> dict[str, list[ClozeItem]]:
 
 
 def _fill_sets(run: Run) -> dict[str, list[FillItem]]:
-    cfg = run.config.evaluate
+    cfg, context = run.config.evaluate, run.config.mask.context
     if run.config.data.kind == "scenes":
-        return {w: scene_fill_items(w, split="test", stream=_STREAM, count=cfg.fill_items) for w in cfg.worlds}
+        options = {"split": "test", "stream": _STREAM, "count": cfg.fill_items, "context": context}
+        return {world: scene_fill_items(world, **options) for world in cfg.worlds}
     source = open_records(run.config.data.path, cfg.split)
     order = np.random.default_rng(_STREAM).permutation(len(source))
     height, width = run.image_shape
-    found = (record_fill_item(source[int(i)], height=height, width=width, seed=_STREAM, index=int(i)) for i in order)
+    options = {"height": height, "width": width, "seed": _STREAM, "context": context}
+    found = (record_fill_item(source[int(i)], index=int(i), **options) for i in order)
     items = [item for item in found if item is not None]
     return {cfg.split: items[: cfg.fill_items]}
 

@@ -1,14 +1,14 @@
 """Masked captions as batches: prompts with a blank, and the completions that fill it."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from mmrpt_jax.data.examples import PickMask, stack_images
-from mmrpt_jax.data.prompts import completion, encode_branches, encode_prompts, fill_prompt
+from mmrpt_jax.data.prompts import completion, encode_branches, fill_prompt
 from mmrpt_jax.data.records import RandomAccess
-from mmrpt_jax.models.vlm import PromptTokens
+from mmrpt_jax.stages.caption import fill_prompts
 from mmrpt_jax.stages.run import Run, batches
 from mmrpt_jax.training.reinforce import PromptBatch
 from mmrpt_jax.training.supervised import SupervisedBatch
@@ -16,13 +16,6 @@ from mmrpt_jax.training.supervised import SupervisedBatch
 # Mid-grey: zero after normalisation.
 BLANK = 127
 _FIELDS = ("masked", "answer", "sentence", "blind_logprob", "span_llr")
-
-
-def fill_prompts(run: Run, masked: Sequence[str]) -> PromptTokens:
-    """Prompts that ask for what is hidden in masked captions."""
-    texts = [fill_prompt(text) for text in masked]
-    image_tokens = run.model.vision.num_patches
-    return encode_prompts(run.tokenizer, texts, image_tokens=image_tokens, lengths=run.config.data.prompt_lengths)
 
 
 def supervised_batches(

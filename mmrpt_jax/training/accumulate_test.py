@@ -1,3 +1,6 @@
+import functools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -16,9 +19,14 @@ def loss(weight, batch):
     return jnp.sum(jnp.where(mask, weight * x, 0.0)), (count, {"square": (squares, count)})
 
 
+def accumulated(batch, micro_batches):
+    mean = functools.partial(accumulate_gradients, loss, micro_batches=micro_batches)
+    return jax.jit(mean)(jnp.asarray(2.0), batch)
+
+
 @pytest.mark.parametrize("micro_batches", [1, 2, 4])
 def test_one_division_over_unequal_parts(micro_batches):
-    gradient, metrics = accumulate_gradients(loss, jnp.asarray(2.0), (X, MASK), micro_batches=micro_batches)
+    gradient, metrics = accumulated((X, MASK), micro_batches)
     # A mean of the rows' means would be 2 · (1 + 5 + 7.5) / 3 = 9.
     np.testing.assert_allclose(metrics["loss"], 2 * 31 / 6, rtol=1e-6)
     np.testing.assert_allclose(metrics["square"], 191 / 6, rtol=1e-6)
@@ -28,11 +36,10 @@ def test_one_division_over_unequal_parts(micro_batches):
 
 @pytest.mark.parametrize("micro_batches", [1, 2])
 def test_an_empty_batch_has_no_loss(micro_batches):
-    batch = X, jnp.zeros_like(MASK)
-    gradient, metrics = accumulate_gradients(loss, jnp.asarray(2.0), batch, micro_batches=micro_batches)
+    gradient, metrics = accumulated((X, jnp.zeros_like(MASK)), micro_batches)
     assert (float(gradient), float(metrics["loss"]), float(metrics["square"])) == (0.0, 0.0, 0.0)
 
 
 def test_parts_must_divide_the_batch():
     with pytest.raises(ValueError, match="batch of 4 prompts does not divide into 3 micro-batches"):
-        accumulate_gradients(loss, jnp.asarray(2.0), (X, MASK), micro_batches=3)
+        accumulated((X, MASK), 3)

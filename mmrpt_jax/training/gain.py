@@ -20,11 +20,12 @@ from mmrpt_jax.training.supervised import hide_images
 def make_visual_gain(
     config: VLMConfig, tokenizer: Tokenizer, *, of: Literal["truth", "answer"], lengths: Sequence[int], cap: float
 ) -> Callable[[Any, PromptBatch, list[str]], list[float]]:
-    """Builds `gain(params, batch, completions) -> B·G gains in [0, 1]`, 0 for malformed completions.
+    """Builds `gain(params, batch, completions) -> B·G gains in [0, 1]`.
 
-    "truth" scores the true span behind each sampled thought, against the blind model without thought; "answer" scores
-    the sampled answer without a thought on either side, under parameters that should be frozen (`rewards.visual_gain`
-    says why).
+    "truth" scores the true span behind each sampled thought, against the blind model without thought; "answer"
+    scores the sampled answer without a thought on either side, under parameters that should be frozen
+    (`rewards.visual_gain` says why). A malformed completion gains 0; so does one that, spelled anew, takes more
+    tokens than the largest of `lengths`.
 
     Raises:
         ValueError: unknown `of`.
@@ -38,9 +39,12 @@ def make_visual_gain(
         with_image = forward(config, params, images, prompt, seeing).logprobs
         without_image = forward(config, params, images, hidden, blind).logprobs
         # A thought shifts the span; means over the span need no alignment.
-        mean = [jnp.sum(jnp.where(m, x, 0.0), -1) / jnp.maximum(m.sum(-1), 1) for m, x in zip(masks, (with_image, without_image), strict=True)]
-        one = jnp.ones((*mean[0].shape, 1), bool)
-        return visual_gain(mean[0][..., None], mean[1][..., None], one, cap=cap)
+        seen, unseen = (
+            jnp.sum(jnp.where(mask, logprobs, 0.0), -1, keepdims=True)
+            / jnp.maximum(mask.sum(-1, keepdims=True), 1)
+            for mask, logprobs in zip(masks, (with_image, without_image), strict=True)
+        )
+        return visual_gain(seen, unseen, jnp.ones(seen.shape, bool), cap=cap)
 
     def gain(params, batch: PromptBatch, completions: list[str]) -> list[float]:
         group = len(completions) // len(batch.texts)
@@ -48,16 +52,20 @@ def make_visual_gain(
         truths = [answer for answer in batch.columns["answer"] for _ in range(group)]
         spans = truths if of == "truth" else [p.answer for p in parsed]
         thoughts = [p.think if of == "truth" else "" for p in parsed]
+        seeing = [completion(think, span) for think, span in zip(thoughts, spans, strict=True)]
+        blind = [completion("", span) for span in spans]
+        fits = [len(tokenizer.encode(text).ids) <= max(lengths) for text in seeing]
+        scored = [p.well_formed and fit for p, fit in zip(parsed, fits, strict=True)]
 
-        def encode(thoughts: list[str]) -> BranchTokens:
-            texts = [completion(think, span) for think, span in zip(thoughts, spans, strict=True)]
-            groups = [texts[i : i + group] for i in range(0, len(texts), group)]
+        def encode(texts: list[str]) -> BranchTokens:
+            kept = [text if keep else completion("", "") for text, keep in zip(texts, scored, strict=True)]
+            groups = [kept[i : i + group] for i in range(0, len(kept), group)]
             return encode_branches(tokenizer, groups, lengths=lengths)
 
-        seeing, blind = encode(thoughts), encode([""] * len(spans))
-        masks = answer_tokens(tokenizer, seeing), answer_tokens(tokenizer, blind)
-        values = np.asarray(compare(params, batch.images, batch.prompt, seeing, blind, masks)).reshape(-1)
-        return [float(v) if p.well_formed else 0.0 for v, p in zip(values, parsed, strict=True)]
+        branches = encode(seeing), encode(blind)
+        masks = [answer_tokens(tokenizer, tokens) for tokens in branches]
+        gains = np.asarray(compare(params, batch.images, batch.prompt, *branches, masks)).reshape(-1)
+        return [float(value) if keep else 0.0 for value, keep in zip(gains, scored, strict=True)]
 
     return gain
 

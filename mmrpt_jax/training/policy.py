@@ -79,7 +79,7 @@ def make_policy_step(
     def step(state: TrainState, batch: PolicyBatch):
         gradients, metrics = accumulate_gradients(loss, state.params, batch, micro_batches=micro_batches)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        metrics["gradient_norm"] = optax.global_norm(gradients)
+        metrics["gradient_norm"] = optax.tree.norm(gradients)
         return TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state), metrics
 
     return step

@@ -72,9 +72,8 @@ def test_gradient_norm_is_that_of_the_gradients(reference):
     np.testing.assert_allclose(metrics["gradient_norm"], squares**0.5, rtol=1e-3)
 
 
-@pytest.mark.parametrize("micro_batches", [2, 8])
-def test_the_split_does_not_matter(update, batch, reference, micro_batches):
-    assert_same(update(batch, micro_batches=micro_batches), reference)
+def test_the_split_does_not_matter(update, batch, reference):
+    assert_same(update(batch, micro_batches=4), reference)
 
 
 def test_padding_does_not_matter(update, batch, reference):
