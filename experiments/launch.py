@@ -16,7 +16,9 @@ from mmrpt_jax.stages.validate import ConfigError, check_config
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: a Python file with get_config().")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where results go; a run found there is continued.")
-_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the resolved config, sizes and estimated memory, and exit.")
+_DRY_RUN = flags.DEFINE_bool(
+    "dry_run", False, "Print the resolved config, sizes and estimated memory, and exit."
+)
 
 
 def main(argv: list[str]) -> None:

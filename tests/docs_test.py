@@ -9,7 +9,7 @@ import pytest
 from experiments.configs import mmrpt_scenes
 from tests.source_tree import ROOT
 
-PAGES = sorted((ROOT / "docs").glob("*.md")) + [ROOT / "README.md"]
+PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"]
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _FIELD = re.compile(r"\bconfig\.((?:\w+\.)*\w+)")
 _FILE = re.compile(r"`((?:[\w.-]+/)+(?:[\w.-]+)?)`")
@@ -26,6 +26,11 @@ def examples(text):
         if block[1] == "python":
             adjoins = below and below[1] == "text" and not text[block.end() : below.start()].strip()
             yield text.count("\n", 0, block.start(2)) + 1, block[2], below[2] if adjoins else None
+
+
+def prose(text):
+    """The page without its Python, which is executed instead."""
+    return _FENCE.sub(lambda block: "" if block[1] == "python" else block[0], text)
 
 
 def run(page, text):
@@ -57,7 +62,7 @@ def test_fences_are_closed(page):
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_config_fields_exist(page):
     config = mmrpt_scenes.get_config()
-    for field in _FIELD.findall(page.read_text(encoding="utf-8")):
+    for field in _FIELD.findall(prose(page.read_text(encoding="utf-8"))):
         value = config
         for key in field.split("."):
             assert key in value, f"{name(page)} names config.{field}"
@@ -72,6 +77,8 @@ def test_files_exist(page):
 
 
 def test_a_page_is_checked_at_all():
-    text = "a\n```python\nx = 1\n```\n\n```python\nprint(x)\n```\n```text\n2\n```\n```python\nprint(3)\n```\nb\n```text\n4\n```\n"
+    one, two, three = ("```python\n" + code + "\n```\n" for code in ("x = 1", "print(x)", "print(3)"))
+    text = f"a\n{one}\n{two}```text\n2\n```\n{three}b\n```text\n4\n```\n"
     assert list(examples(text)) == [(3, "x = 1\n", None), (7, "print(x)\n", "2\n"), (13, "print(3)\n", None)]
     assert run("page", text) == [(7, "1\n", "2\n")]
+    assert prose(text) == "a\n\n\n\n```text\n2\n```\n\nb\n```text\n4\n```\n"

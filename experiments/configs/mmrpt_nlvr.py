@@ -1,8 +1,9 @@
-"""MMRPT on NLVR v1: sentences that people wrote. Not yet run to the end.
+r"""MMRPT on NLVR v1: sentences that people wrote. Not yet run to the end.
 
 COMMAND:
     python -m data_prep.convert --preset=nlvr_v1 --input=FOLDER --output=data/nlvr_v1 --split_fraction validation=0.1
-    python -m experiments.launch --config=experiments/configs/mmrpt_nlvr.py --workdir=runs/nlvr --config.data.path=data/nlvr_v1
+    python -m experiments.launch --config=experiments/configs/mmrpt_nlvr.py --workdir=runs/nlvr \
+        --config.data.path=data/nlvr_v1
 """
 
 from ml_collections import ConfigDict

@@ -1,4 +1,4 @@
-"""MMRPT on the embedded world: which sentences need the image, what was cut out, and whether reconstructing it helps."""
+"""MMRPT on the embedded world: which words need the image, and does it help to reconstruct them?"""
 
 from ml_collections import ConfigDict
 
@@ -74,7 +74,9 @@ def get_config() -> ConfigDict:
             "infill_every": 2,
         }
     )
-    config.score = ConfigDict({"batch_size": 64, "layer_fractions": (0.5, 1.0), "heads": "mean", "query_shift": 0})
+    config.score = ConfigDict(
+        {"batch_size": 64, "layer_fractions": (0.5, 1.0), "heads": "mean", "query_shift": 0}
+    )
     config.mask = ConfigDict(
         {
             "sentence_score": "attention",
@@ -90,7 +92,13 @@ def get_config() -> ConfigDict:
         }
     )
     config.fill = ConfigDict(
-        {"think": "none", "warmup_steps": 60, "batch_size": 32, "learning_rate": 1e-3, "learning_rate_warmup": 10}
+        {
+            "think": "none",
+            "warmup_steps": 60,
+            "batch_size": 32,
+            "learning_rate": 1e-3,
+            "learning_rate_warmup": 10,
+        }
     )
     config.rl = ConfigDict(
         {

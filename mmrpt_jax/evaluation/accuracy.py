@@ -15,7 +15,11 @@ from mmrpt_jax.rewards import exact_match_score, parse_completion
 def fill_accuracy(
     evaluator: Evaluator, params, items: Sequence[FillItem], condition: ImageCondition = "right"
 ) -> dict[str, float]:
-    """Exact match of generated answers on hidden spans: `all`, every kind, and `parsed`, the share of well-formed ones."""
+    """Exact match of generated answers on hidden spans.
+
+    Returns:
+        `all`, every kind, and `parsed`, the share of well-formed completions.
+    """
     prompts = [fill_prompt(item.masked) for item in items]
     parsed = [
         parse_completion(text)
@@ -44,7 +48,9 @@ def cloze_accuracy(evaluator: Evaluator, params, items: Sequence[ClozeItem]) -> 
         for choice, item in zip(chosen, items, strict=True)
         if item.bias_answer is not None and item.bias_answer != item.answer
     ]
-    return by_kind(right, [item.kind for item in items]) | ({"bias": float(np.mean(misled))} if misled else {})
+    return by_kind(right, [item.kind for item in items]) | (
+        {"bias": float(np.mean(misled))} if misled else {}
+    )
 
 
 def question_accuracy(evaluator: Evaluator, params, items: Sequence[ClozeItem]) -> dict[str, float]:
@@ -60,7 +66,9 @@ def by_kind(right: Sequence[float], kinds: Sequence[str]) -> dict[str, float]:
     groups = defaultdict(list)
     for value, kind in zip(right, kinds, strict=True):
         groups[kind].append(value)
-    return {"all": float(np.mean(right))} | {kind: float(np.mean(values)) for kind, values in sorted(groups.items())}
+    return {"all": float(np.mean(right))} | {
+        kind: float(np.mean(values)) for kind, values in sorted(groups.items())
+    }
 
 
 def binomial_ci95(share: float, count: int) -> float:

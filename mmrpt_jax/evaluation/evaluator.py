@@ -59,7 +59,11 @@ class Evaluator:
         object.__setattr__(self, "_likelihood", jax.jit(likelihood))
 
     def generate(
-        self, params, images: Sequence[np.ndarray], prompts: Sequence[str], condition: ImageCondition = "right"
+        self,
+        params,
+        images: Sequence[np.ndarray],
+        prompts: Sequence[str],
+        condition: ImageCondition = "right",
     ) -> list[str]:
         """The most likely completion of each prompt, token by token.
 
@@ -119,4 +123,8 @@ class Evaluator:
             )
             if condition == "none":
                 prompt = hide_images(prompt, np.ones(self.batch_size, bool))
-            yield min(self.batch_size, len(prompts) - start), stack_images([images[i] for i in chosen]), prompt
+            yield (
+                min(self.batch_size, len(prompts) - start),
+                stack_images([images[i] for i in chosen]),
+                prompt,
+            )

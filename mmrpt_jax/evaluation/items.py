@@ -1,4 +1,4 @@
-"""Test items, made without any model: hidden attribute spans and cloze questions of a world, hidden words of a dataset."""
+"""Test items, made without any model: hidden spans and cloze questions of a world, hidden words of a dataset."""
 
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
@@ -12,7 +12,6 @@ from mmrpt_jax.data.tokenizer import MASK
 from mmrpt_jax.dependency import word_spans
 from mmrpt_jax.masking import apply_mask, content_word_spans
 from mmrpt_jax.scenes import KINDS, WORLDS, describe, question_at, render, sample_scene, split_seed
-
 
 Context = Literal["bidirectional", "left_only"]
 
@@ -57,7 +56,9 @@ def scene_fill_items(
         if spans:
             first, last, kind = spans[np.random.default_rng((seed, index)).integers(len(spans))]
             offsets = _word_offsets(caption.text)
-            masked = apply_mask(caption.text, [(first, last)], mask_token=MASK, context=context, offsets=offsets)
+            masked = apply_mask(
+                caption.text, [(first, last)], mask_token=MASK, context=context, offsets=offsets
+            )
             items.append(FillItem(render(scene), masked.masked_text, masked.answers[0], kind))
         index += 1
     return items
@@ -69,7 +70,11 @@ def scene_cloze_items(world: str, *, split: str, stream: int, count: int) -> lis
     for index in range(count):
         kind = KINDS[index % len(KINDS)]
         scene, q = question_at(WORLDS[world], kind, seed, index // len(KINDS))
-        items.append(ClozeItem(render(scene), q.question, q.cloze, q.candidates, q.answer, q.reply, kind, q.bias_answer))
+        items.append(
+            ClozeItem(
+                render(scene), q.question, q.cloze, q.candidates, q.answer, q.reply, kind, q.bias_answer
+            )
+        )
     return items
 
 
@@ -82,7 +87,7 @@ def record_fill_item(
     index: int,
     context: Context = "bidirectional",
 ) -> FillItem | None:
-    """The record's first caption with one random content word hidden; None if it has no caption or content word."""
+    """The record's first caption with one random content word hidden; None if it has none to hide."""
     if not record["captions"]:
         return None
     text = escape_placeholders(record["captions"][0])

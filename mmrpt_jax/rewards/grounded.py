@@ -16,11 +16,11 @@ def grounded_match(
 ) -> list[float | None]:
     """exact match · visual gain, in [0, 1]: our form of a semantic-visual reward that cannot be earned by guessing.
 
-    An answer that the words alone would have given earns little although it is right, and a wrong answer earns nothing
-    however much the image speaks for it. Over a corpus where most circles are red, the sum of what is paid for "red" and
-    for "blue" evens out: the expected gain of a word falls as its prior rises (p · log 1/p instead of p), which takes the
-    corpus' bias out of the policy's interest. It only shows if advantages keep the size of rewards: with the group's
-    standard deviation as divisor every group counts the same again, so use `scale="none"` or "batch".
+    An answer that the words alone would have given earns little although it is right, and a wrong answer earns
+    nothing however much the image speaks for it. Over a corpus where most circles are red, what is paid for "red"
+    and for "blue" evens out: the gain of a word falls as its prior rises, so that the corpus' bias is no longer in
+    the policy's interest. This needs advantages that keep the size of rewards (`scale="none"` or "batch"): with the
+    group's standard deviation as divisor every group counts the same again.
 
     Gating the perception term by correctness follows VAPO and AVAR (arXiv 2603.03825), whose ungated forms are gamed.
     None where either part is None.

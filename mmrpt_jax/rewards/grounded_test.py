@@ -13,8 +13,14 @@ def test_pays_the_product_of_match_and_gain():
 
 
 def test_malformed_earns_nothing_and_negative_gain_costs_nothing():
-    assert grounded_match(["p"] * 2, ["red", RED], answer=["red", "red"], visual_gain=[0.9, -0.5]) == [0.0, 0.0]
+    assert grounded_match(["p"] * 2, ["red", RED], answer=["red", "red"], visual_gain=[0.9, -0.5]) == [
+        0.0,
+        0.0,
+    ]
 
 
 def test_unscorable_stays_unscorable():
-    assert grounded_match(["p"] * 2, [RED, RED], answer=[None, "red"], visual_gain=[0.5, None]) == [None, None]
+    assert grounded_match(["p"] * 2, [RED, RED], answer=[None, "red"], visual_gain=[0.5, None]) == [
+        None,
+        None,
+    ]

@@ -36,10 +36,14 @@ def run_caption(run: Run) -> None:
 def caption(run: Run, params, *, steps: int, stage: str, directory: Path):
     """Trains on captions from `params` for `steps` and returns the new parameters."""
     cfg = run.config.caption
-    optimizer = make_optimizer(learning_rate=cfg.learning_rate, steps=steps, warmup=cfg.warmup, weight_decay=0.01)
+    optimizer = make_optimizer(
+        learning_rate=cfg.learning_rate, steps=steps, warmup=cfg.warmup, weight_decay=0.01
+    )
     state = train(
         new_state(params, optimizer),
-        jax.jit(make_supervised_step(run.model, optimizer, micro_batches=cfg.micro_batches), donate_argnums=0),
+        jax.jit(
+            make_supervised_step(run.model, optimizer, micro_batches=cfg.micro_batches), donate_argnums=0
+        ),
         pretraining_batches(run),
         steps=steps,
         stage=stage,
@@ -86,12 +90,14 @@ def infill_batches(run: Run) -> Callable[[int], Iterator[SupervisedBatch]]:
         )
         return run.place(built)
 
-    transform = HideRandomSpan(*run.image_shape, run.config.mask.max_words, run.config.mask.context, run.augment)
+    transform = HideRandomSpan(
+        *run.image_shape, run.config.mask.max_words, run.config.mask.context, run.augment
+    )
     return batches(source, transform, build, seed=run.config.seed + 3, batch_size=cfg.batch_size)
 
 
 def caption_batches(run: Run) -> Callable[[int], Iterator[SupervisedBatch]]:
-    """Images with some of their captions; a share of the images is hidden, so that the model also learns to be blind."""
+    """Images with some of their captions; a share of the images is hidden: the model also learns to be blind."""
     cfg, data = run.config.caption, run.config.data
     source = open_source(run.config, captions=cfg.captions_per_image, size=data.caption_records)
 
@@ -114,11 +120,15 @@ def fill_prompts(run: Run, masked: Sequence[str]) -> PromptTokens:
     """Prompts that ask for what is hidden in masked captions."""
     texts = [fill_prompt(text) for text in masked]
     image_tokens = run.model.vision.num_patches
-    return encode_prompts(run.tokenizer, texts, image_tokens=image_tokens, lengths=run.config.data.prompt_lengths)
+    return encode_prompts(
+        run.tokenizer, texts, image_tokens=image_tokens, lengths=run.config.data.prompt_lengths
+    )
 
 
 def caption_prompts(run: Run, count: int) -> PromptTokens:
     """The same caption prompt for `count` images."""
     texts = [caption_prompt()] * count
     image_tokens = run.model.vision.num_patches
-    return encode_prompts(run.tokenizer, texts, image_tokens=image_tokens, lengths=run.config.data.prompt_lengths)
+    return encode_prompts(
+        run.tokenizer, texts, image_tokens=image_tokens, lengths=run.config.data.prompt_lengths
+    )

@@ -9,7 +9,13 @@ import numpy as np
 from mmrpt_jax.data.records import open_records
 from mmrpt_jax.evaluation.accuracy import binomial_ci95, cloze_accuracy, fill_accuracy, question_accuracy
 from mmrpt_jax.evaluation.evaluator import Evaluator
-from mmrpt_jax.evaluation.items import ClozeItem, FillItem, record_fill_item, scene_cloze_items, scene_fill_items
+from mmrpt_jax.evaluation.items import (
+    ClozeItem,
+    FillItem,
+    record_fill_item,
+    scene_cloze_items,
+    scene_fill_items,
+)
 from mmrpt_jax.evaluation.statements import majority_share, statement_accuracy, statement_groups
 from mmrpt_jax.reporting.table import format_table, write_table
 from mmrpt_jax.stages.finetune import finetune
@@ -17,6 +23,8 @@ from mmrpt_jax.stages.run import Run, is_complete, mark_complete, read_summary
 
 # Test items are the same for all seeds of a study, so that arms and seeds are compared on the same questions.
 _STREAM = 0
+# Measures whose second part is a world or a condition; "fill" has both.
+_PLAIN = ("cloze", "finetuned", "statements")
 
 
 def make_evaluator(run: Run) -> Evaluator:
@@ -61,7 +69,9 @@ def _measure_finetuned(run: Run, evaluator: Evaluator, params, name: str, direct
     for world, items in _cloze_sets(run).items():
         row |= _report(f"finetuned/{world}", question_accuracy(evaluator, tuned, items), len(items))
     if run.config.data.kind == "records":
-        groups = statement_groups(open_records(run.config.data.path, run.config.evaluate.split), *run.image_shape)
+        groups = statement_groups(
+            open_records(run.config.data.path, run.config.evaluate.split), *run.image_shape
+        )
         blind = finetune(run, params, f"{name}_blind", directory / "finetune_blind", blind=True)
         row["statements/majority"] = majority_share(groups)
         row["statements/seeing"] = statement_accuracy(evaluator, tuned, groups)
@@ -108,7 +118,7 @@ def headline_columns(rows: list[dict[str, Any]]) -> list[str]:
 
 def _is_headline(key: str) -> bool:
     measure, *rest = key.split("/")
-    return (measure == "fill" and rest[1:] == ["right"]) or (measure in ("cloze", "finetuned", "statements") and _is_name(rest))
+    return (measure == "fill" and rest[1:] == ["right"]) or (measure in _PLAIN and _is_name(rest))
 
 
 def _is_name(rest: list[str]) -> bool:

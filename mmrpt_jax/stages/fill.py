@@ -21,7 +21,7 @@ _FIELDS = ("masked", "answer", "sentence", "blind_logprob", "span_llr")
 def supervised_batches(
     run: Run, source: RandomAccess[Any], *, blank_images: bool, batch_size: int, stream: int
 ) -> Callable[[int], Iterator[SupervisedBatch]]:
-    """Masked captions with their true completions; the thought is the restored sentence, or nothing (config.fill.think)."""
+    """Masked captions with their true completions; the thought is the restored sentence or nothing."""
 
     def build(batch: dict) -> SupervisedBatch:
         thoughts = batch["sentence"] if run.config.fill.think == "sentence" else [""] * len(batch["answer"])
@@ -35,7 +35,9 @@ def supervised_batches(
         return run.place(built)
 
     seed = run.config.seed + stream
-    return batches(source, PickMask(*run.image_shape, _FIELDS, run.augment), build, seed=seed, batch_size=batch_size)
+    return batches(
+        source, PickMask(*run.image_shape, _FIELDS, run.augment), build, seed=seed, batch_size=batch_size
+    )
 
 
 def prompt_batches(
@@ -44,20 +46,24 @@ def prompt_batches(
     """Masked captions to be answered by the policy."""
 
     def build(batch: dict) -> PromptBatch:
-        columns = {name: batch[name] for name in ("id", "answer", "sentence", "masked")} | known_gain(run, batch)
+        columns = {name: batch[name] for name in ("id", "answer", "sentence", "masked")} | known_gain(
+            run, batch
+        )
         texts = [fill_prompt(text) for text in batch["masked"]]
         images, prompt = run.place((_images(batch, blank_images), fill_prompts(run, batch["masked"])))
         return PromptBatch(images, prompt, texts, columns)
 
     seed = run.config.seed + stream
-    return batches(source, PickMask(*run.image_shape, _FIELDS, run.augment), build, seed=seed, batch_size=batch_size)
+    return batches(
+        source, PickMask(*run.image_shape, _FIELDS, run.augment), build, seed=seed, batch_size=batch_size
+    )
 
 
 def known_gain(run: Run, batch: dict) -> dict[str, list[float]]:
     """The reward column `visual_gain`, where stage 2 already knows it and no forward pass is needed.
 
-    "span": what the image adds to the hidden span, llr / cap clipped to [0, 1], under the policy that scored; 0 for spans
-    that it does not see yet. "surprise": 1 − p(span | words before it, no image), which does not ask what the policy sees.
+    "span": what the image adds to the hidden span, llr / cap clipped to [0, 1], under the policy that scored; 0 for
+    spans that it does not see yet. "surprise": 1 − p(span | words before it, no image), whatever the policy sees.
     """
     cfg = run.config.rl.visual_gain
     if cfg.of == "span":

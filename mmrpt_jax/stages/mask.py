@@ -48,12 +48,16 @@ def run_mask(run: Run, scores: Path, directory: Path, method: str) -> None:
     counts: Counter[str] = Counter()
     rows = list(mask_rows(run, open_sidecar(scores / "records", "train"), method, counts))
     if not rows:
-        raise ValueError(f"no caption kept a mask ({dict(counts)}): lower config.mask thresholds or leak filter")
+        raise ValueError(
+            f"no caption kept a mask ({dict(counts)}): lower config.mask thresholds or leak filter"
+        )
     write_sidecar(directory / "records", "masks", {"train": rows}, fields=FIELDS)
     mark_complete(directory, {"method": method, **counts})
 
 
-def mask_rows(run: Run, scores: RandomAccess[Any], method: str, counts: Counter[str]) -> Iterator[dict[str, Any]]:
+def mask_rows(
+    run: Run, scores: RandomAccess[Any], method: str, counts: Counter[str]
+) -> Iterator[dict[str, Any]]:
     """Yields one row of `FIELDS` per caption that keeps a mask; `counts` says what became of the others."""
     cfg = run.config.mask
     for index in range(len(scores)):
@@ -71,7 +75,9 @@ def mask_rows(run: Run, scores: RandomAccess[Any], method: str, counts: Counter[
             yield {"id": row["id"]} | {field: [mask[field] for mask in kept] for field in FIELDS}
 
 
-def _choose(cfg, text: str, row: dict[str, Any], method: str, rng: np.random.Generator) -> list[tuple[int, int]]:
+def _choose(
+    cfg, text: str, row: dict[str, Any], method: str, rng: np.random.Generator
+) -> list[tuple[int, int]]:
     words = [text[start:end] for start, end in word_spans(text)]
     limits = {"max_spans": cfg.max_spans, "max_words": cfg.max_words}
     if method == "random":

@@ -20,7 +20,16 @@ from mmrpt_jax.stages.score import run_score
 from mmrpt_jax.stages.validate import check_config
 from mmrpt_jax.training.metrics import MetricWriter
 
-_PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "tokenizers", "numpy")
+_PACKAGES = (
+    "jax",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "grain",
+    "tensorflow-datasets",
+    "tokenizers",
+    "numpy",
+)
 
 
 def run_experiment(config: ConfigDict, workdir: str) -> None:
@@ -41,9 +50,13 @@ def run_experiment(config: ConfigDict, workdir: str) -> None:
             base = run.weights(folder / "base" / "weights.safetensors")
             _timed(run, "score", lambda: run_score(run, base, folder / "scores"))
         if "mask" in config.stages:
-            for method in sorted({arm.masks for arm in arms.values() if arm.method in ("supervised", "policy")}):
+            for method in sorted(
+                {arm.masks for arm in arms.values() if arm.method in ("supervised", "policy")}
+            ):
                 target = folder / "masks" / method
-                _timed(run, f"mask ({method})", lambda m=method, t=target: run_mask(run, folder / "scores", t, m))
+                _timed(
+                    run, f"mask ({method})", lambda m=method, t=target: run_mask(run, folder / "scores", t, m)
+                )
                 draw_overlays(run, folder / "scores", target, folder / "overlays" / method)
         if "rl" in config.stages:
             for name, arm in arms.items():

@@ -26,7 +26,7 @@ def describe_plan(config: ConfigDict) -> str:
         f"policy step           {rl.prompts_per_step} prompts × {rl.group_size} answers = {completions} completions, "
         f"{rl.micro_batches} micro-batch(es), {rl.updates_per_rollout} update(s) per rollout",
         f"tokens per update     {shared:,} with shared prompts, {completions * (prompt + branch):,} without",
-        f"memory of an update   {_update_memory(config, model, params) / 2**20:,.0f} MiB (XLA: arguments, outputs, temporaries)",
+        f"memory of an update   {_update_memory(config, model, params) / 2**20:,.0f} MiB (XLA's own estimate)",
     ]
     budget = policy_flops(config, model)
     for name in config.arms:
@@ -69,7 +69,8 @@ def _update_memory(config: ConfigDict, model: VLMConfig, params) -> int:
         **loss_options(config),
     )
     memory = jax.jit(step, donate_argnums=0).lower(state, batch).compile().memory_analysis()
-    return memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes - memory.alias_size_in_bytes
+    held = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
+    return held - memory.alias_size_in_bytes
 
 
 def _array(shape: tuple[int, ...], dtype) -> jax.ShapeDtypeStruct:

@@ -42,7 +42,7 @@ COMBINE = {"sum_then_normalise": sum_then_normalise, "normalise_then_sum": norma
 def reinforce(
     run: Run, reference: Any, source: RandomAccess[Any], arm: Arm, name: str, directory: Path
 ) -> Any:
-    """Trains a policy on masked records from `reference`, which also is the frozen reference; returns its parameters."""
+    """Trains a policy on masked records, beginning as `reference`, which stays frozen; returns its parameters."""
     cfg = run.config.rl
     optimizer = make_optimizer(
         learning_rate=cfg.learning_rate,

@@ -66,5 +66,3 @@ def gain_column(run: Run, reference: Any) -> Callable[[Any, PromptBatch, list[st
     if cfg.visual_gain.of == "truth":
         return column
     return lambda params, batch, completions: column(reference, batch, completions)
-
-

@@ -1,4 +1,4 @@
-"""Stage 4: reconstruct what was cut out. Every arm of the comparison is trained here, from one base, with one budget."""
+"""Stage 4: reconstruct what was cut out. Every arm is trained here, from one base, with one budget."""
 
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,9 @@ def run_arm(run: Run, name: str, masks: Path, directory: Path) -> None:
         params = caption(run, params, steps=steps, stage=name, directory=directory / "checkpoints")
     elif arm.method == "supervised":
         steps = round(spent / supervised_flops(run.config, run.model))
-        params = imitate(run, params, masked_records(run, masks), arm, steps=steps, stage=name, directory=directory)
+        params = imitate(
+            run, params, masked_records(run, masks), arm, steps=steps, stage=name, directory=directory
+        )
     elif arm.method == "policy":
         steps = run.config.rl.steps
         params = _warm_up(run, params, masked_records(run, masks), arm, name, directory / "warmup")
@@ -75,6 +77,8 @@ def _warm_up(run: Run, params: Any, source: RandomAccess[Any], arm: Arm, name: s
     path, steps = directory / "weights.safetensors", run.config.fill.warmup_steps
     if not path.exists():
         if steps:
-            params = imitate(run, params, source, arm, steps=steps, stage=f"{name}_warmup", directory=directory)
+            params = imitate(
+                run, params, source, arm, steps=steps, stage=f"{name}_warmup", directory=directory
+            )
         save_weights(path, params)
     return run.weights(path)

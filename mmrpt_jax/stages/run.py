@@ -13,8 +13,8 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from mmrpt_jax.data.examples import AUGMENTATIONS, Augment
-from mmrpt_jax.data.prompts import caption_prompt, fill_prompt
 from mmrpt_jax.data.pipeline import make_dataset, make_iterator
+from mmrpt_jax.data.prompts import caption_prompt, fill_prompt
 from mmrpt_jax.data.records import MappedSource, RandomAccess, open_records
 from mmrpt_jax.data.scene_source import SceneSource
 from mmrpt_jax.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
@@ -56,7 +56,12 @@ class Run:
     def logging(self) -> dict[str, Any]:
         """Where `training.loop.train` reports and how often it reports and saves."""
         config = self.config
-        return {"writer": self.writer, "log_every": config.log_every, "save_every": config.save_every, "log": self.log}
+        return {
+            "writer": self.writer,
+            "log_every": config.log_every,
+            "save_every": config.save_every,
+            "log": self.log,
+        }
 
     def weights(self, path: Path) -> Any:
         """Parameters from a file, placed on the mesh."""

@@ -71,14 +71,18 @@ def score_records(run: Run, params, source: RandomAccess[Any]) -> Iterator[dict[
         records = [source[min(i, len(source) - 1)] for i in range(start, start + cfg.batch_size)]
         texts = [escape_placeholders(record["captions"][0]) for record in records]
         images = stack_images([load_image(record["image"], *run.image_shape) for record in records])
-        branches = encode_branches(run.tokenizer, [[text] for text in texts], lengths=run.config.data.caption_lengths)
+        branches = encode_branches(
+            run.tokenizer, [[text] for text in texts], lengths=run.config.data.caption_lengths
+        )
         scores = jax.device_get(scorer(params, images, prompts, branches))
         for row in range(min(cfg.batch_size, len(source) - start)):
             tokens = {kind: getattr(scores, kind)[row, 0] for kind in (*KINDS, "blind_logprobs")}
             yield _row(run, records[row]["id"], texts[row], tokens, scores.received[row])
 
 
-def _row(run: Run, record_id: str, text: str, tokens: dict[str, np.ndarray], received: np.ndarray) -> dict[str, Any]:
+def _row(
+    run: Run, record_id: str, text: str, tokens: dict[str, np.ndarray], received: np.ndarray
+) -> dict[str, Any]:
     offsets = run.tokenizer.encode(text).offsets
     words, sentences = word_spans(text), sentence_spans(text)
     to_word, to_sentence = tokens_to_segments(offsets, words), tokens_to_segments(offsets, sentences)

@@ -46,7 +46,9 @@ def check_config(config: ConfigDict) -> None:
     _one_of("rl.advantage.combine", config.rl.advantage.combine, COMBINE)
     _one_of("rl.advantage.scale", config.rl.advantage.scale, ("variant", "group", "batch", "none", "rloo"))
     if "semantic" in config.rl.rewards and not Path(config.rl.semantic_encoder).is_dir():
-        raise ConfigError("config.rl.semantic_encoder must name a folder with a BERT-type encoder: the reward 'semantic' reads it")
+        raise ConfigError(
+            "config.rl.semantic_encoder must name a folder with a BERT-type encoder for 'semantic'"
+        )
     _check_batches(config)
 
 
@@ -68,7 +70,9 @@ def _check_data(config: ConfigDict) -> None:
 def _check_batches(config: ConfigDict) -> None:
     rl, caption = config.rl, config.caption
     if rl.group_size < 2:
-        raise ConfigError(f"config.rl.group_size is {rl.group_size}: a group needs at least 2 answers to compare")
+        raise ConfigError(
+            f"config.rl.group_size is {rl.group_size}: a group needs at least 2 answers to compare"
+        )
     if rl.prompts_per_step % rl.micro_batches:
         raise ConfigError(
             f"config.rl.prompts_per_step={rl.prompts_per_step} does not divide into micro_batches={rl.micro_batches}"
@@ -78,10 +82,12 @@ def _check_batches(config: ConfigDict) -> None:
             f"config.caption.batch_size={caption.batch_size} does not divide into micro_batches={caption.micro_batches}"
         )
     if rl.temperature <= 0:
-        raise ConfigError(f"config.rl.temperature is {rl.temperature}: it must be positive, or a group holds one answer")
+        raise ConfigError(f"config.rl.temperature is {rl.temperature}: answers differ only if it is positive")
 
 
 def _one_of(field: str, value: str, known: Collection[str]) -> None:
     if value not in known:
         near = difflib.get_close_matches(value, list(known), n=1, cutoff=0.0)[0]
-        raise ConfigError(f"config.{field}: {value!r} is unknown, did you mean {near!r}? ({', '.join(known)})")
+        raise ConfigError(
+            f"config.{field}: {value!r} is unknown, did you mean {near!r}? ({', '.join(known)})"
+        )

@@ -44,7 +44,10 @@ def test_the_newest_stay(tmp_path):
 
 
 def test_nothing_to_restore(tmp_path):
-    with Checkpointer(tmp_path) as checkpointer, pytest.raises(FileNotFoundError, match="no complete checkpoint"):
+    with (
+        Checkpointer(tmp_path) as checkpointer,
+        pytest.raises(FileNotFoundError, match="no complete checkpoint"),
+    ):
         checkpointer.restore(state_of(0))
 
 

@@ -1,7 +1,7 @@
 """Floating-point operations of a step, counted from shapes: what equal-compute controls are matched to.
 
-A product of [m, k] and [k, n] counts 2·m·k·n; norms, activations and softmax are left out; a backward pass counts twice its
-forward pass. Padding counts, because it is computed.
+A product of [m, k] and [k, n] counts 2·m·k·n; norms, activations and softmax are left out; a backward pass counts
+twice its forward pass. Padding counts, because it is computed.
 """
 
 from mmrpt_jax.models.config import TransformerConfig, VLMConfig
@@ -15,7 +15,9 @@ def stack_flops(config: TransformerConfig, tokens: int, keys: float) -> float:
     return 2.0 * config.layers * tokens * (weights + scores)
 
 
-def forward_flops(config: VLMConfig, *, prompts: int, prompt_tokens: int, group: int, branch_tokens: int) -> float:
+def forward_flops(
+    config: VLMConfig, *, prompts: int, prompt_tokens: int, group: int, branch_tokens: int
+) -> float:
     """A forward pass of shared prompts (one image each) and their branches, vocabulary head included.
 
     Sampling the same branches costs the same: each token is run once.

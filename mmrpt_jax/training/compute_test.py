@@ -9,7 +9,9 @@ from mmrpt_jax.training.compute import forward_flops, update_flops
 TINY = VLMConfig(
     vocab_size=7,
     decoder=TransformerConfig(width=4, layers=2, heads=2, kv_heads=1, head_dim=2, mlp=3),
-    vision=VisionConfig(4, 4, 2, TransformerConfig(width=6, layers=1, heads=1, kv_heads=1, head_dim=4, mlp=5)),
+    vision=VisionConfig(
+        4, 4, 2, TransformerConfig(width=6, layers=1, heads=1, kv_heads=1, head_dim=4, mlp=5)
+    ),
 )
 # Every product of [m, k] and [k, n] of one prompt of 8 tokens with 3 branches of 2 tokens, as (m, k, n).
 IMAGE = [(4, 12, 6), *[(4, 6, 4)] * 3, (4, 4, 4), (4, 4, 4), (4, 4, 6), *[(4, 6, 5)] * 2, (4, 5, 6)]

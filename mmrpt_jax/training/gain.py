@@ -18,7 +18,12 @@ from mmrpt_jax.training.supervised import hide_images
 
 
 def make_visual_gain(
-    config: VLMConfig, tokenizer: Tokenizer, *, of: Literal["truth", "answer"], lengths: Sequence[int], cap: float
+    config: VLMConfig,
+    tokenizer: Tokenizer,
+    *,
+    of: Literal["truth", "answer"],
+    lengths: Sequence[int],
+    cap: float,
 ) -> Callable[[Any, PromptBatch, list[str]], list[float]]:
     """Builds `gain(params, batch, completions) -> B·G gains in [0, 1]`.
 

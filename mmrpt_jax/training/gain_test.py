@@ -1,3 +1,5 @@
+import functools
+
 import numpy as np
 import pytest
 
@@ -5,7 +7,7 @@ from mmrpt_jax.data.prompts import completion, encode_branches, encode_prompts, 
 from mmrpt_jax.training.gain import answer_tokens, make_visual_gain
 from mmrpt_jax.training.reinforce import PromptBatch
 
-LENGTHS = (16, 24)
+LENGTHS, CAP = (16, 24), 3.0
 TRUTHS = ["red", "blue square", "circle", "two"]
 # Two answers to each of four prompts; three of them are malformed.
 COMPLETIONS = [
@@ -28,6 +30,13 @@ def batch(tiny_tokenizer, tiny_images):
     return PromptBatch(tiny_images[:4], prompt, texts, {"answer": TRUTHS})
 
 
+@pytest.fixture(scope="module")
+def gain_of(tiny_tokenizer, tiny_model):
+    """of -> the compiled gain, at most 1 for `CAP` nats a token."""
+    options = {"lengths": LENGTHS, "cap": CAP}
+    return functools.cache(lambda of: make_visual_gain(tiny_model, tiny_tokenizer, of=of, **options))
+
+
 def mean_logprob(forward, tokenizer, params, batch, b, text, *, blind):
     """Mean log-probability of the words between the answer tags of one text, found by position."""
     prompt = type(batch.prompt)(*(x[b : b + 1] for x in batch.prompt))
@@ -42,10 +51,8 @@ def mean_logprob(forward, tokenizer, params, batch, b, text, *, blind):
 
 
 @pytest.mark.parametrize("of", ["answer", "truth"])
-def test_gain_by_hand(tiny_tokenizer, tiny_model, tiny_params, tiny_forward, batch, of):
-    cap = 3.0
-    gain = make_visual_gain(tiny_model, tiny_tokenizer, of=of, lengths=LENGTHS, cap=cap)
-    found = gain(tiny_params, batch, COMPLETIONS)
+def test_gain_by_hand(tiny_tokenizer, tiny_params, tiny_forward, batch, gain_of, of):
+    found = gain_of(of)(tiny_params, batch, COMPLETIONS)
     answers = ["red", "blue", "the blue square", "", "circle", "", "two", ""]
     thoughts = ["a red circle", "", "", "", "above", "", "", ""]
     expected = []
@@ -58,25 +65,27 @@ def test_gain_by_hand(tiny_tokenizer, tiny_model, tiny_params, tiny_forward, bat
             tiny_forward, tiny_tokenizer, tiny_params, batch, b, text, blind=blind
         )
         difference = score(completion(thought, span), False) - score(completion("", span), True)
-        expected.append(min(max(difference / cap, 0.0), 1.0))
+        expected.append(min(max(difference / CAP, 0.0), 1.0))
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert any(0 < value < 1 for value in found)
     assert all(isinstance(value, float) for value in found)
 
 
 @pytest.mark.parametrize("of", ["answer", "truth"])
-def test_what_does_not_fit_gains_nothing(tiny_tokenizer, tiny_model, tiny_params, batch, of):
-    # An answer cut off right behind its tags has no end token; scored with one, it is a token too long.
-    gain = make_visual_gain(tiny_model, tiny_tokenizer, of=of, lengths=LENGTHS, cap=1e-6)
-    text = "<think> a a a a a</think><answer>" + " a" * 18 + "</answer>"
-    long = "<think>" + " a" * 22 + "</think><answer> a</answer>"
-    assert gain(tiny_params, batch, [text, long] + COMPLETIONS[2:])[1] == 0.0
-    if of == "answer":
-        assert gain(tiny_params, batch, [text.replace(" a", " a a"), *COMPLETIONS[1:]])[0] == 0.0
+def test_what_does_not_fit_gains_nothing(tiny_tokenizer, tiny_params, batch, gain_of, of):
+    # Sampled to the last of 24 tokens, behind which nothing was left for the end token.
+    thought, answer = (18, 1) if of == "truth" else (0, 20)
+    cut = f"<think>{' a' * thought}</think><answer>{' a' * answer}</answer>"
+    assert len(tiny_tokenizer.encode(cut).ids) == 24 - (of == "truth")
+    gains = gain_of(of)(tiny_params, batch, [cut, *COMPLETIONS[1:]])
+    assert gains[0] == 0.0
+    assert gains[1:] == gain_of(of)(tiny_params, batch, COMPLETIONS)[1:]
 
 
 def test_answer_tokens_lie_between_the_tags(tiny_tokenizer):
-    texts = [["<think> a red circle</think><answer> red blue</answer><eos>", "<think></think><answer></answer>"]]
+    texts = [
+        ["<think> a red circle</think><answer> red blue</answer><eos>", "<think></think><answer></answer>"]
+    ]
     branches = encode_branches(tiny_tokenizer, texts, lengths=(24,))
     inside = answer_tokens(tiny_tokenizer, branches)
     assert inside.shape == branches.ids.shape
@@ -84,7 +93,9 @@ def test_answer_tokens_lie_between_the_tags(tiny_tokenizer):
     assert not inside[0, 1].any()
     # An answer without an end goes on to the end of the text, and not into the padding.
     open_end = encode_branches(tiny_tokenizer, [["<answer> red blue"]], lengths=(24,))
-    assert tiny_tokenizer.decode(open_end.ids[0, 0][answer_tokens(tiny_tokenizer, open_end)[0, 0]]) == "red blue"
+    assert (
+        tiny_tokenizer.decode(open_end.ids[0, 0][answer_tokens(tiny_tokenizer, open_end)[0, 0]]) == "red blue"
+    )
 
 
 def test_unknown_kinds_are_refused(tiny_tokenizer, tiny_model):

@@ -21,7 +21,7 @@ ADVANTAGES = np.random.default_rng(1).normal(size=(8, G)).astype(np.float32)
 
 
 def on_policy(tokenizer, model, params, images, temperature):
-    """Eight groups as the sampler draws them; most tokens end an answer, so that lengths differ."""
+    """Eight groups as the sampler draws them; many tokens end an answer, so that lengths differ."""
     texts = [fill_prompt("a [MASK] circle " + "blue " * i) for i in range(8)]
     prompt = encode_prompts(tokenizer, texts, image_tokens=4, lengths=(24,))
     rollout = jax.jit(
@@ -29,7 +29,7 @@ def on_policy(tokenizer, model, params, images, temperature):
             model,
             group_size=G,
             max_tokens=R,
-            end_ids=range(8, 150),
+            end_ids=range(8, 90),
             banned=jnp.asarray(tokenizer.banned),
             temperature=temperature,
         )
@@ -44,9 +44,7 @@ def on_policy(tokenizer, model, params, images, temperature):
 
 @pytest.fixture(scope="module")
 def sampled(tiny_tokenizer, tiny_model, tiny_params, tiny_images):
-    return functools.cache(
-        functools.partial(on_policy, tiny_tokenizer, tiny_model, tiny_params, tiny_images)
-    )
+    return functools.cache(functools.partial(on_policy, tiny_tokenizer, tiny_model, tiny_params, tiny_images))
 
 
 @pytest.fixture(scope="module")

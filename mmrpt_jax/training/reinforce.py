@@ -78,7 +78,9 @@ class Reinforcement:
     update: Callable[[TrainState, PolicyBatch], tuple[TrainState, dict]]
     tokenizer: Tokenizer
     group_size: int
-    more_columns: Callable[[Any, PromptBatch, list[str]], dict[str, list[Any]]] = lambda params, batch, completions: {}
+    more_columns: Callable[[Any, PromptBatch, list[str]], dict[str, list[Any]]] = (
+        lambda params, batch, completions: {}
+    )
     ref_logprobs: Callable[..., Float[Array, "B G R"]] | None = None
     train_on_truncated: bool = True
     resamples: int = 0
@@ -87,7 +89,9 @@ class Reinforcement:
     on_judged: Callable[[int, Judged], None] = lambda step, judged: None
 
 
-def make_reinforcement_step(parts: Reinforcement, key) -> Callable[[TrainState, PromptBatch], tuple[TrainState, dict]]:
+def make_reinforcement_step(
+    parts: Reinforcement, key
+) -> Callable[[TrainState, PromptBatch], tuple[TrainState, dict]]:
     """Builds `step(state, prompts) -> (state, metrics)`; sampling at step n depends on (key, n) alone."""
 
     def step(state: TrainState, batch: PromptBatch) -> tuple[TrainState, dict]:
@@ -118,7 +122,9 @@ def _roll_out(parts: Reinforcement, params, batch: PromptBatch, key) -> Judged:
             break
         again = parts.rollout(params, batch.images, batch.prompt, jax.random.fold_in(key, attempt))
         rollout = jax.tree.map(
-            lambda new, old, flat=flat: jnp.where(flat.reshape(-1, *[1] * (old.ndim - 1)), new, old), again, rollout
+            lambda new, old, flat=flat: jnp.where(flat.reshape(-1, *[1] * (old.ndim - 1)), new, old),
+            again,
+            rollout,
         )
         judged = judge(parts, params, batch, rollout)
     return judged
@@ -127,7 +133,9 @@ def _roll_out(parts: Reinforcement, params, batch: PromptBatch, key) -> Judged:
 def zero_variance(judged: Judged) -> Bool[np.ndarray, "B"]:
     """Groups whose answers all earned the same: they teach nothing."""
     shape = judged.advantages.shape
-    return np.asarray(zero_variance_groups(judged.table.total.reshape(shape), valid=judged.table.scorable.reshape(shape)))
+    return np.asarray(
+        zero_variance_groups(judged.table.total.reshape(shape), valid=judged.table.scorable.reshape(shape))
+    )
 
 
 def judge(parts: Reinforcement, params, batch: PromptBatch, rollout: Rollout) -> Judged:
@@ -153,8 +161,12 @@ def _policy_batch(parts: Reinforcement, judged: Judged) -> PolicyBatch:
         trained = trained & ~np.asarray(rollout.truncated)
     if parts.drop_zero_variance:
         trained = trained & ~zero_variance(judged)[:, None]
-    reference = None if parts.ref_logprobs is None else parts.ref_logprobs(batch.images, batch.prompt, branches)
-    return PolicyBatch(batch.images, batch.prompt, branches, rollout.logprobs, judged.advantages, trained, reference)
+    reference = (
+        None if parts.ref_logprobs is None else parts.ref_logprobs(batch.images, batch.prompt, branches)
+    )
+    return PolicyBatch(
+        batch.images, batch.prompt, branches, rollout.logprobs, judged.advantages, trained, reference
+    )
 
 
 def _per_completion(values: list[Any], group_size: int) -> list[Any]:
@@ -163,7 +175,11 @@ def _per_completion(values: list[Any], group_size: int) -> list[Any]:
 
 def _summary(judged: Judged) -> dict[str, float]:
     table, rollout = judged.table, judged.rollout
-    parts = {f"reward/{name}": float(np.nanmean(part)) for name, part in table.parts.items() if not np.isnan(part).all()}
+    parts = {
+        f"reward/{name}": float(np.nanmean(part))
+        for name, part in table.parts.items()
+        if not np.isnan(part).all()
+    }
     return parts | {
         "reward": float(table.total[table.scorable].mean()) if table.scorable.any() else 0.0,
         "zero_variance_share": float(np.mean(zero_variance(judged))),

@@ -165,7 +165,9 @@ def test_a_reward_that_raises_is_named_with_its_example(parts):
     def fragile(completions, **columns):
         return [{"red": 1.0, "blue": 0.0, "circle": 1.0}[text[24:-9]] for text in completions]
 
-    with pytest.raises(RewardError, match=r"'fragile' raised KeyError: 'square' on example 5, .*square") as error:
+    with pytest.raises(
+        RewardError, match=r"'fragile' raised KeyError: 'square' on example 5, .*square"
+    ) as error:
         step_of(dataclasses.replace(parts, rewards={"fragile": (fragile, 1.0)}))
     assert (error.value.reward, error.value.index) == ("fragile", 5)
 

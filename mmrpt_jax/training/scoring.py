@@ -110,5 +110,3 @@ def _per_patch(received: Float[Array, "B P"], slots, num_patches: int) -> Float[
     """Picks the image's keys, in order, out of the prompt's."""
     where = jnp.argsort(~slots, axis=1, stable=True)[:, :num_patches]
     return jnp.take_along_axis(received, where, axis=1)
-
-

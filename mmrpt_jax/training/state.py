@@ -28,7 +28,13 @@ def new_state(params, optimizer: optax.GradientTransformation) -> TrainState:
 
 
 def make_optimizer(
-    *, learning_rate: float, steps: int, warmup: int = 0, weight_decay: float = 0.0, clip_norm: float = 1.0, b2: float = 0.98
+    *,
+    learning_rate: float,
+    steps: int,
+    warmup: int = 0,
+    weight_decay: float = 0.0,
+    clip_norm: float = 1.0,
+    b2: float = 0.98,
 ) -> optax.GradientTransformation:
     """AdamW behind a global-norm clip; linear warm-up, then cosine decay to a tenth."""
     schedule = optax.warmup_cosine_decay_schedule(
@@ -38,5 +44,7 @@ def make_optimizer(
         decay_steps=max(steps, warmup + 1),
         end_value=0.1 * learning_rate,
     )
-    adam = optax.adamw(schedule, b2=b2, weight_decay=weight_decay, mask=lambda p: jax.tree.map(lambda x: x.ndim > 1, p))
+    adam = optax.adamw(
+        schedule, b2=b2, weight_decay=weight_decay, mask=lambda p: jax.tree.map(lambda x: x.ndim > 1, p)
+    )
     return optax.chain(optax.clip_by_global_norm(clip_norm), adam)

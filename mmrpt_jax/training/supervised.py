@@ -1,4 +1,4 @@
-"""Imitation: next-token cross-entropy on branches. Captioning, the format warm-up and supervised controls are this step."""
+"""Imitation: next-token cross-entropy. Captioning, the format warm-up and supervised controls are this step."""
 
 from collections.abc import Callable
 from typing import NamedTuple

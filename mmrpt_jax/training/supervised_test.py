@@ -10,7 +10,7 @@ from mmrpt_jax.models.sharding import batch_sharding, make_mesh
 from mmrpt_jax.training.state import new_state
 from mmrpt_jax.training.supervised import SupervisedBatch, hide_images, make_supervised_step
 
-WORDS = "a red circle is above the blue square".split()
+WORDS = ["a", "red", "circle", "is", "above", "the", "blue", "square"]
 BLIND = np.arange(8) >= 6
 # An update of size 1 against the gradient: what parameters lose is the gradient.
 DESCENT = optax.sgd(1.0)
