@@ -9,11 +9,13 @@ from safetensors.numpy import load_file, save_file
 
 
 def save_weights(path: str, params, *, dtype=jnp.float32) -> None:
-    """Writes a tree of parameters; names are the tree's keys joined by dots."""
+    """Writes a tree of parameters, names are the tree's keys joined by dots; the file is whole or not there."""
     leaves = jax.tree.leaves_with_path(params)
     flat = {_name(key): np.asarray(jnp.asarray(leaf, dtype)) for key, leaf in leaves}
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-    save_file(flat, os.fspath(path))
+    partial = f"{os.fspath(path)}.partial"
+    save_file(flat, partial)
+    os.replace(partial, path)
 
 
 def load_weights(path: str, like):

@@ -13,7 +13,7 @@ from mmrpt_jax.data.sidecar import open_sidecar, write_sidecar
 from mmrpt_jax.data.tokenizer import MASK
 from mmrpt_jax.dependency import sentence_spans, tokens_to_segments, word_spans
 from mmrpt_jax.masking import apply_mask, choose_spans, content_word_spans, random_spans
-from mmrpt_jax.stages.run import Run, is_complete, mark_complete
+from mmrpt_jax.stages.run import Run, clear, is_complete, mark_complete
 
 # Per mask: what is shown, what is hidden, the sentence it was hidden from, where it stood; log p of the span given the
 # words before it and no image, and what the image adds to it per word (nats), both under the policy that scored.
@@ -51,6 +51,7 @@ def run_mask(run: Run, scores: Path, directory: Path, method: str) -> None:
         raise ValueError(
             f"no caption kept a mask ({dict(counts)}): lower config.mask thresholds or leak filter"
         )
+    clear(directory)
     write_sidecar(directory / "records", "masks", {"train": rows}, fields=FIELDS)
     mark_complete(directory, {"method": method, **counts})
 

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -128,7 +129,9 @@ def open_tokenizer(config: ConfigDict, workdir: Path) -> Tokenizer:
             tokenizer = load_tokenizer(config.init.tokenizer)
         else:
             tokenizer = train_tokenizer(_corpus(config), vocab_size=config.tokenizer.vocab_size)
-        tokenizer.save(path)
+        partial = path.with_suffix(".partial")
+        tokenizer.save(partial)
+        partial.rename(path)
     return load_tokenizer(path)
 
 
@@ -159,9 +162,16 @@ def is_complete(directory: Path) -> bool:
 
 
 def mark_complete(directory: Path, summary: dict[str, Any]) -> None:
-    """Records that a stage has finished, with what it found."""
+    """Records that a stage has finished, with what it found; the record is whole or not there."""
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "complete.json").write_text(json.dumps(summary, indent=2, default=_jsonable))
+    partial = directory / "complete.json.partial"
+    partial.write_text(json.dumps(summary, indent=2, default=_jsonable))
+    partial.rename(directory / "complete.json")
+
+
+def clear(directory: Path) -> None:
+    """Removes what a stage left in `directory` that was stopped before it was complete."""
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 def read_summary(directory: Path) -> dict[str, Any]:

@@ -15,12 +15,12 @@ from mmrpt_jax.data.records import RandomAccess
 from mmrpt_jax.data.sidecar import open_sidecar, write_sidecar
 from mmrpt_jax.dependency import auc, sentence_spans, tokens_to_segments, word_spans
 from mmrpt_jax.stages.caption import caption_prompts
-from mmrpt_jax.stages.run import Run, is_complete, mark_complete
+from mmrpt_jax.stages.run import Run, clear, is_complete, mark_complete
 from mmrpt_jax.training.scoring import KINDS, make_dependency_scorer, select_layers
 
-# Per record: the caption scored; per word: every kind of score and the blind log-probability; per sentence: the chosen
-# kind, as MMRPT pools it (over tokens); per image patch: mass received.
 _AUC_RECORDS = 500
+# Per record: the caption scored; per word: every kind of score and the blind log-probability; per sentence: every
+# kind, as MMRPT pools it (over tokens); per image patch: mass received.
 FIELDS = {
     "caption": str,
     **{f"word_{kind}": float for kind in KINDS},
@@ -34,6 +34,7 @@ def run_score(run: Run, params, directory: Path) -> None:
     """Scores the first caption of every training record with the policy `params`."""
     if is_complete(directory):
         return
+    clear(directory)
     rows = score_records(run, params, run.train_source)
     counts = write_sidecar(directory / "records", "scores", {"train": rows}, fields=FIELDS)
     agreement = sentence_auc(run.train_source, open_sidecar(directory / "records", "train"))

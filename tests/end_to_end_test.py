@@ -1,0 +1,99 @@
+"""The whole method in miniature: what it leaves behind, running it twice, stopping it half-way, and data from disk."""
+
+import json
+
+import pytest
+
+from mmrpt_jax.data.records import write_records
+from mmrpt_jax.data.scene_source import SceneSource
+from mmrpt_jax.reporting.jsonl import read_jsonl
+from mmrpt_jax.stages import reinforce
+from mmrpt_jax.stages.pipeline import run_experiment
+from tests.miniature import miniature_config
+
+# What a machine's pace decides; everything else is a function of the seed.
+TIMING = {"seconds_per_step", "eta_seconds", "host_memory_bytes", "recompilations"}
+
+
+def untimed(folder):
+    lines = [
+        {key: value for key, value in line.items() if key not in TIMING} for line in read_jsonl(folder / "metrics.jsonl")
+    ]
+    return sorted(lines, key=lambda line: (line["stage"], line["step"]))
+
+
+def test_a_run_leaves_everything_a_reader_wants(finished_run):
+    for name in ("results.json", "results.txt", "config.json", "versions.json", "tokenizer.json", "metrics.jsonl"):
+        assert (finished_run / name).stat().st_size > 0, name
+    assert len(list((finished_run / "overlays" / "dependency").glob("*.png"))) == 2
+    assert list((finished_run / "tensorboard").glob("*/events*"))
+
+
+def test_results_hold_a_row_per_arm_and_every_measure(finished_run):
+    rows = json.loads((finished_run / "results.json").read_text())["rows"]
+    assert [row["arm"] for row in rows] == ["base", "sft", "mmrpt"]
+    for row in rows:
+        for world in ("biased", "flipped"):
+            measures = [f"fill/{world}/{c}" for c in ("right", "swapped", "none")]
+            for measure in (*measures, f"cloze/{world}", f"finetuned/{world}"):
+                assert 0.0 <= row[measure] <= 1.0, measure
+    assert rows[0]["train_flops"] == 0
+    assert rows[1]["train_flops"] == rows[2]["train_flops"] > 0
+
+
+def test_completions_show_prompt_span_answers_rewards_and_advantages(finished_run):
+    lines = read_jsonl(finished_run / "arms" / "mmrpt" / "completions.jsonl")
+    assert [line["step"] for line in lines] == sorted(line["step"] for line in lines)
+    assert {line["step"] for line in lines} == set(range(5))
+    first = lines[0]
+    assert "[MASK]" in first["prompt"]
+    assert first["masked_span"]
+    assert len(first["answers"]) == len(first["advantages"]) == len(first["rewards"]["total"]) == 4
+
+
+def test_a_finished_run_is_left_alone(finished_run):
+    files = [path for path in finished_run.glob("**/*.safetensors")]
+    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
+    run_experiment(miniature_config(), str(finished_run))
+    assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in files} == before
+
+
+def test_stopped_between_checkpoints_and_started_again_ends_bit_for_bit_the_same(finished_run, tmp_path, monkeypatch):
+    make = reinforce.make_reinforcement_step
+
+    def make_failing(parts, key):
+        step = make(parts, key)
+
+        def failing(state, batch):
+            # Checkpoints come every second step: step 4 was taken, but its predecessor's checkpoint is that of 2.
+            if int(state.step) == 3:
+                raise KeyboardInterrupt
+            return step(state, batch)
+
+        return failing
+
+    monkeypatch.setattr(reinforce, "make_reinforcement_step", make_failing)
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment(miniature_config(), str(tmp_path))
+    monkeypatch.undo()
+    run_experiment(miniature_config(), str(tmp_path))
+
+    weights = "arms/mmrpt/weights.safetensors"
+    assert (tmp_path / weights).read_bytes() == (finished_run / weights).read_bytes()
+    assert untimed(tmp_path) == untimed(finished_run)
+    answers = "arms/mmrpt/completions.jsonl"
+    assert (tmp_path / answers).read_text() == (finished_run / answers).read_text()
+
+
+def test_records_on_disk_go_the_same_way(tmp_path):
+    scenes = SceneSource("biased", split="train", size=24)
+    data = tmp_path / "data"
+    write_records(data, "scenes", {"train": (scenes[i] for i in range(16)), "dev": (scenes[i] for i in range(16, 24))})
+    config = miniature_config()
+    config.data.update(kind="records", path=str(data))
+    config.finetune.steps = 0
+    config.rl.steps = 2
+    run_experiment(config, str(tmp_path / "run"))
+    rows = json.loads((tmp_path / "run" / "results.json").read_text())["rows"]
+    assert [row["arm"] for row in rows] == ["base", "sft", "mmrpt"]
+    assert all(0.0 <= row["fill/dev/right"] <= 1.0 for row in rows)

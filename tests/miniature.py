@@ -1,0 +1,26 @@
+"""The whole experiment at a size that a test can afford."""
+
+from ml_collections import ConfigDict
+
+from experiments.configs import mmrpt_scenes
+
+
+def miniature_config() -> ConfigDict:
+    """The main job with a toy model, two dozen scenes and a handful of steps; the shipped tokenizer, no shipped weights."""
+    config = mmrpt_scenes.get_config()
+    config.init.weights = ""
+    config.log_every, config.save_every, config.overlays = 1, 2, 2
+    config.data.update(records=24, caption_records=64, prompt_lengths=(64,), caption_lengths=(48,))
+    small = {"width": 32, "layers": 2, "heads": 2, "kv_heads": 1, "head_dim": 16, "mlp": 32, "unroll": 1}
+    config.model.decoder.update(small)
+    config.model.vision.transformer.update(small)
+    config.model.vision.patch_size = 16
+    config.caption.update(steps=4, batch_size=8, captions_per_image=2, warmup=1)
+    config.score.batch_size = 8
+    config.fill.update(warmup_steps=2, batch_size=8)
+    config.rl.update(steps=5, prompts_per_step=8, group_size=4)
+    config.finetune.update(steps=2, questions=16, batch_size=8)
+    config.evaluate.update(worlds=("biased", "flipped"), batch_size=8, fill_items=10, cloze_items=10)
+    return config
+
+
