@@ -9,7 +9,6 @@ from mmrpt_jax.data.scene_source import SceneSource
 from mmrpt_jax.reporting.jsonl import read_jsonl
 from mmrpt_jax.stages import reinforce
 from mmrpt_jax.stages.pipeline import run_experiment
-from tests.miniature import miniature_config
 
 # What a machine's pace decides; everything else is a function of the seed.
 TIMING = {"seconds_per_step", "eta_seconds", "host_memory_bytes", "recompilations"}
@@ -17,13 +16,21 @@ TIMING = {"seconds_per_step", "eta_seconds", "host_memory_bytes", "recompilation
 
 def untimed(folder):
     lines = [
-        {key: value for key, value in line.items() if key not in TIMING} for line in read_jsonl(folder / "metrics.jsonl")
+        {key: value for key, value in line.items() if key not in TIMING}
+        for line in read_jsonl(folder / "metrics.jsonl")
     ]
     return sorted(lines, key=lambda line: (line["stage"], line["step"]))
 
 
 def test_a_run_leaves_everything_a_reader_wants(finished_run):
-    for name in ("results.json", "results.txt", "config.json", "versions.json", "tokenizer.json", "metrics.jsonl"):
+    for name in (
+        "results.json",
+        "results.txt",
+        "config.json",
+        "versions.json",
+        "tokenizer.json",
+        "metrics.jsonl",
+    ):
         assert (finished_run / name).stat().st_size > 0, name
     assert len(list((finished_run / "overlays" / "dependency").glob("*.png"))) == 2
     assert list((finished_run / "tensorboard").glob("*/events*"))
@@ -51,14 +58,16 @@ def test_completions_show_prompt_span_answers_rewards_and_advantages(finished_ru
     assert len(first["answers"]) == len(first["advantages"]) == len(first["rewards"]["total"]) == 4
 
 
-def test_a_finished_run_is_left_alone(finished_run):
+def test_a_finished_run_is_left_alone(config, finished_run):
     files = [path for path in finished_run.glob("**/*.safetensors")]
     before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
-    run_experiment(miniature_config(), str(finished_run))
+    run_experiment(config, str(finished_run))
     assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in files} == before
 
 
-def test_stopped_between_checkpoints_and_started_again_ends_bit_for_bit_the_same(finished_run, tmp_path, monkeypatch):
+def test_stopped_between_checkpoints_and_started_again_ends_bit_for_bit_the_same(
+    config, finished_run, tmp_path, monkeypatch
+):
     make = reinforce.make_reinforcement_step
 
     def make_failing(parts, key):
@@ -74,9 +83,9 @@ def test_stopped_between_checkpoints_and_started_again_ends_bit_for_bit_the_same
 
     monkeypatch.setattr(reinforce, "make_reinforcement_step", make_failing)
     with pytest.raises(KeyboardInterrupt):
-        run_experiment(miniature_config(), str(tmp_path))
+        run_experiment(config, str(tmp_path))
     monkeypatch.undo()
-    run_experiment(miniature_config(), str(tmp_path))
+    run_experiment(config, str(tmp_path))
 
     weights = "arms/mmrpt/weights.safetensors"
     assert (tmp_path / weights).read_bytes() == (finished_run / weights).read_bytes()
@@ -85,11 +94,13 @@ def test_stopped_between_checkpoints_and_started_again_ends_bit_for_bit_the_same
     assert (tmp_path / answers).read_text() == (finished_run / answers).read_text()
 
 
-def test_records_on_disk_go_the_same_way(tmp_path):
+def test_records_on_disk_go_the_same_way(config, tmp_path):
     scenes = SceneSource("biased", split="train", size=24)
     data = tmp_path / "data"
-    write_records(data, "scenes", {"train": (scenes[i] for i in range(16)), "dev": (scenes[i] for i in range(16, 24))})
-    config = miniature_config()
+    write_records(
+        data, "scenes", {"train": (scenes[i] for i in range(16)), "dev": (scenes[i] for i in range(16, 24))}
+    )
+    config = config.copy_and_resolve_references()
     config.data.update(kind="records", path=str(data))
     config.finetune.steps = 0
     config.rl.steps = 2

@@ -20,7 +20,10 @@ def launch(*arguments):
         (["--config=experiments/configs/missing.py", "--workdir=x"], "missing.py"),
         ([CONFIG], "--workdir=<folder>"),
         ([CONFIG, "--workdir=x", "--config.rl.loss.variant=grpa"], "did you mean 'grpo'?"),
-        ([CONFIG, "--workdir=x", "--config.init.weights=nowhere.safetensors"], "there is no file nowhere.safetensors"),
+        (
+            [CONFIG, "--workdir=x", "--config.init.weights=nowhere.safetensors"],
+            "there is no file nowhere.safetensors",
+        ),
     ],
 )
 def test_a_mistake_is_one_sentence(arguments, sentence):

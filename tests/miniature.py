@@ -6,7 +6,7 @@ from experiments.configs import mmrpt_scenes
 
 
 def miniature_config() -> ConfigDict:
-    """The main job with a toy model, two dozen scenes and a handful of steps; the shipped tokenizer, no shipped weights."""
+    """The main job with a toy model, two dozen scenes and a handful of steps; only the tokenizer is the shipped one."""
     config = mmrpt_scenes.get_config()
     config.init.weights = ""
     config.log_every, config.save_every, config.overlays = 1, 2, 2
@@ -22,5 +22,3 @@ def miniature_config() -> ConfigDict:
     config.finetune.update(steps=2, questions=16, batch_size=8)
     config.evaluate.update(worlds=("biased", "flipped"), batch_size=8, fill_items=10, cloze_items=10)
     return config
-
-

@@ -1,6 +1,7 @@
 """MMRPT on the embedded world: which words need the image, and does it help to reconstruct them?"""
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 from mmrpt_jax.assets import SCENES_TOKENIZER, SCENES_WEIGHTS
 
@@ -16,6 +17,7 @@ def get_config() -> ConfigDict:
     config.log_every = 10
     config.save_every = 100
     config.overlays = 12
+    config.compilation_cache = ""  # a folder; in the workdir if empty
     config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
     config.init = ConfigDict({"weights": str(SCENES_WEIGHTS), "tokenizer": str(SCENES_TOKENIZER)})
     config.tokenizer = ConfigDict({"vocab_size": 1024})
@@ -71,7 +73,7 @@ def get_config() -> ConfigDict:
             "warmup": 200,
             "micro_batches": 1,
             "image_dropout": 0.1,
-            "infill_every": 2,
+            "infill_every": 0,
         }
     )
     config.score = ConfigDict(
@@ -115,10 +117,29 @@ def get_config() -> ConfigDict:
             "drop_zero_variance": False,
             "refresh_every": 0,
             "semantic_encoder": "",
-            "rewards": {"exact_match": 0.2, "grounded_match": 1.0, "format": 0.1},
+            # A weight of 0 is a reward that is not computed.
+            "rewards": {
+                "exact_match": 0.2,
+                "grounded_match": 1.0,
+                "format": 0.1,
+                "prefix": 0.0,
+                "token_f1": 0.0,
+                "visual_gain": 0.0,
+                "semantic": 0.0,
+                "repetition": 0.0,
+                "length": 0.0,
+                "overlong": 0.0,
+            },
             "visual_gain": {"of": "surprise", "cap": 3.0},
             "advantage": {"combine": "sum_then_normalise", "scale": "none", "min_std": 1e-4},
-            "loss": {"variant": "dapo", "kl": "none", "kl_coefficient": 0.0, "entropy_coefficient": 0.0},
+            "loss": {
+                "variant": "dapo",
+                "kl": "none",
+                "kl_coefficient": 0.0,
+                "entropy_coefficient": 0.0,
+                "clip_low": placeholder(float),
+                "clip_high": placeholder(float),
+            },
         }
     )
     config.finetune = ConfigDict({"steps": 0, "questions": 256, "batch_size": 32, "learning_rate": 5e-4})

@@ -11,9 +11,10 @@ def get_config() -> ConfigDict:
     config.title = "Base model on scenes"
     config.stages = ("caption",)
     config.arms = ()
-    config.log_every = 25
+    config.log_every = 50
     config.save_every = 300
     config.init.weights = ""
     config.init.tokenizer = ""
-    config.caption.steps = 3000
+    config.caption.steps = 3600
+    config.caption.infill_every = 0
     return config

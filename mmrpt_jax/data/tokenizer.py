@@ -54,8 +54,9 @@ class Tokenizer:
         return self._backend.decode(kept, skip_special_tokens=False).strip()
 
     def save(self, path: str) -> None:
-        """Writes `tokenizer.json`."""
-        self._backend.save(os.fspath(path))
+        """Writes `tokenizer.json`; a file of this name is always whole."""
+        self._backend.save(f"{os.fspath(path)}.partial")
+        os.replace(f"{os.fspath(path)}.partial", path)
 
 
 def load_tokenizer(path: str) -> Tokenizer:

@@ -26,10 +26,14 @@ def supervised_flops(config: ConfigDict, model: VLMConfig) -> float:
 
 
 def caption_flops(config: ConfigDict, model: VLMConfig) -> float:
-    """FLOP of one captioning step."""
+    """FLOP of one captioning step, averaged over captions and blanks."""
     data, caption = config.data, config.caption
     lengths = {"prompt_tokens": min(data.prompt_lengths), "branch_tokens": max(data.caption_lengths)}
-    return update_flops(model, prompts=caption.batch_size, group=caption.captions_per_image, **lengths)
+    captions = update_flops(model, prompts=caption.batch_size, group=caption.captions_per_image, **lengths)
+    if not caption.infill_every:
+        return captions
+    blanks = update_flops(model, prompts=caption.batch_size, group=1, **_fill_shape(config))
+    return captions + (blanks - captions) / caption.infill_every
 
 
 def _fill_shape(config: ConfigDict) -> dict[str, int]:

@@ -19,7 +19,7 @@ from mmrpt_jax.training.supervised import SupervisedBatch, make_supervised_step
 
 
 def run_caption(run: Run) -> None:
-    """Trains the base model and writes `base/weights.safetensors`; with `init.weights`, takes those instead."""
+    """Trains the base model, from `init.weights` if there are any, and writes `base/weights.safetensors`."""
     directory, cfg = run.workdir / "base", run.config.caption
     if is_complete(directory):
         return

@@ -13,7 +13,7 @@ from mmrpt_jax.stages.run import Run, batches
 from mmrpt_jax.training.reinforce import PromptBatch
 from mmrpt_jax.training.supervised import SupervisedBatch
 
-# Mid-grey: zero after normalisation.
+# Mid-grey: next to zero after normalisation.
 BLANK = 127
 _FIELDS = ("masked", "answer", "sentence", "blind_logprob", "span_llr")
 

@@ -13,7 +13,7 @@ from mmrpt_jax.stages.run import Run
 
 
 def draw_overlays(run: Run, scores: Path, masks: Path, directory: Path) -> None:
-    """Writes the first `config.overlays` masked captions as `<id>.png`; a picture that exists is kept."""
+    """Writes the first `config.overlays` masked captions, numbered; a picture that exists is kept."""
     scored = join(run.train_source, open_sidecar(scores / "records", "train"))
     rows = join(scored, open_sidecar(masks / "records", "train"), missing="skip")
     directory.mkdir(parents=True, exist_ok=True)

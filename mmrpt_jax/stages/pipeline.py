@@ -17,9 +17,11 @@ from mmrpt_jax.stages.overlays import draw_overlays
 from mmrpt_jax.stages.rl import run_arm
 from mmrpt_jax.stages.run import Run, model_config, open_tokenizer
 from mmrpt_jax.stages.score import run_score
-from mmrpt_jax.stages.validate import check_config
+from mmrpt_jax.stages.validate import ConfigError, check_config
 from mmrpt_jax.training.metrics import MetricWriter
 
+# What may differ between two starts in one folder: what is told and kept, and which parts run.
+_MAY_CHANGE = ("title", "stages", "arms", "log_every", "save_every", "overlays", "compilation_cache")
 _PACKAGES = (
     "jax",
     "flax",
@@ -75,15 +77,31 @@ def _timed(run: Run, name: str, stage) -> None:
     run.log(f"   {time.monotonic() - start:.1f} s")
 
 
+def _check_same_experiment(before: dict, now: dict, workdir: Path) -> None:
+    for field in before.keys() | now.keys():
+        if field not in _MAY_CHANGE and before.get(field) != now.get(field):
+            raise ConfigError(
+                f"{workdir} holds an experiment with another config.{field}: go on with that, or name another folder"
+            )
+
+
 def use_compilation_cache(config: ConfigDict, workdir: Path) -> None:
-    """Keeps compiled programs in the workdir, so that a second start skips compilation."""
-    jax.config.update("jax_compilation_cache_dir", str((workdir / "compiled").absolute()))
+    """Keeps compiled programs, so that a second start skips compilation."""
+    folder = Path(config.compilation_cache) if config.compilation_cache else workdir / "compiled"
+    jax.config.update("jax_compilation_cache_dir", str(folder.absolute()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 def write_identity(config: ConfigDict, workdir: Path) -> None:
-    """Writes the resolved config and the versions of what runs it."""
-    (workdir / "config.json").write_text(config.to_json_best_effort(indent=2))
+    """Writes the resolved config and the versions of what runs it.
+
+    Raises:
+        ConfigError: the folder holds another experiment.
+    """
+    path, resolved = workdir / "config.json", json.loads(config.to_json_best_effort())
+    if path.exists():
+        _check_same_experiment(json.loads(path.read_text()), resolved, workdir)
+    path.write_text(json.dumps(resolved, indent=2))
     versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
     versions |= {"devices": [str(device) for device in jax.devices()], "seed": config.seed}
     (workdir / "versions.json").write_text(json.dumps(versions, indent=2))

@@ -31,14 +31,20 @@ def configured_rewards(run: Run) -> Mapping[str, tuple[RewardFn, float]]:
         "length": make_length_penalty(max_tokens=max_tokens),
         "overlong": make_soft_overlong(max_tokens=max_tokens, buffer_tokens=max(max_tokens // 4, 1)),
     }
-    if "semantic" in cfg.rewards:
+    weights = active_rewards(run.config)
+    if "semantic" in weights:
         more["semantic"] = make_semantic_reward(load_sentence_encoder(cfg.semantic_encoder).encode)
-    return weighted(cfg.rewards.to_dict(), more=more)
+    return weighted(weights, more=more)
+
+
+def active_rewards(config: ConfigDict) -> dict[str, float]:
+    """Weights of the rewards that count."""
+    return {name: weight for name, weight in config.rl.rewards.to_dict().items() if weight}
 
 
 def computes_gain(config: ConfigDict) -> bool:
     """Whether rewards read a gain that costs forward passes; "span" and "surprise" are known from stage 2."""
-    reads = any(name in config.rl.rewards for name in READS_GAIN)
+    reads = any(name in active_rewards(config) for name in READS_GAIN)
     return reads and config.rl.visual_gain.of in ("truth", "answer")
 
 

@@ -45,7 +45,7 @@ def check_config(config: ConfigDict) -> None:
     _one_of("rl.visual_gain.of", config.rl.visual_gain.of, ("truth", "answer", "span", "surprise"))
     _one_of("rl.advantage.combine", config.rl.advantage.combine, COMBINE)
     _one_of("rl.advantage.scale", config.rl.advantage.scale, ("variant", "group", "batch", "none", "rloo"))
-    if "semantic" in config.rl.rewards and not Path(config.rl.semantic_encoder).is_dir():
+    if config.rl.rewards.get("semantic", 0.0) and not Path(config.rl.semantic_encoder).is_dir():
         raise ConfigError(
             "config.rl.semantic_encoder must name a folder with a BERT-type encoder for 'semantic'"
         )

@@ -1,4 +1,7 @@
-"""Checkpoints: arrays and the data iterator's position, saved and restored together. The only file that knows Orbax."""
+"""Checkpoints: arrays and what the host must remember, saved and restored together. The only file that knows Orbax.
+
+The data's position is the step itself: batches are a pure function of it.
+"""
 
 import os
 from typing import Any

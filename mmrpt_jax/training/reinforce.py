@@ -114,9 +114,9 @@ def _roll_out(parts: Reinforcement, params, batch: PromptBatch, key) -> Judged:
     DAPO (arXiv 2503.14476) fills the batch with other prompts instead. Here the same prompts get new answers, so that
     shapes stay fixed and the order of the data stays a function of the step.
     """
-    rollout = parts.rollout(params, batch.images, batch.prompt, key)
+    rollout = parts.rollout(params, batch.images, batch.prompt, jax.random.fold_in(key, 0))
     judged = judge(parts, params, batch, rollout)
-    for attempt in range(parts.resamples):
+    for attempt in range(1, parts.resamples + 1):
         flat = zero_variance(judged)
         if not flat.any():
             break

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Int
 
 
@@ -12,7 +13,7 @@ class TrainState(NamedTuple):
     """Everything that changes from step to step on the devices.
 
     Attributes:
-        step: optimizer steps taken.
+        step: steps of the training loop; a policy's step is one rollout, however many updates it feeds.
         params: the policy.
         opt_state: optax state.
     """
@@ -23,8 +24,22 @@ class TrainState(NamedTuple):
 
 
 def new_state(params, optimizer: optax.GradientTransformation) -> TrainState:
-    """A state at step 0; the optimizer's state lives where the parameters live."""
-    return TrainState(jnp.zeros((), jnp.int32), params, jax.jit(optimizer.init)(params))
+    """A state at step 0; moments live where their parameters live, scalars everywhere."""
+    leaf = jax.tree.leaves(params)[0]
+    everywhere = NamedSharding(leaf.sharding.mesh, PartitionSpec()) if _is_named(leaf) else leaf.sharding
+    shardings = optax.tree_utils.tree_map_params(
+        optimizer,
+        lambda _, parameter: parameter.sharding,
+        jax.eval_shape(optimizer.init, params),
+        params,
+        transform_non_params=lambda _: everywhere,
+    )
+    opt_state = jax.jit(optimizer.init, out_shardings=shardings)(params)
+    return TrainState(jax.device_put(jnp.zeros((), jnp.int32), everywhere), params, opt_state)
+
+
+def _is_named(array: jax.Array) -> bool:
+    return isinstance(array.sharding, NamedSharding)
 
 
 def make_optimizer(

@@ -1,0 +1,158 @@
+from collections import Counter
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from mmrpt_jax.data.sidecar import open_sidecar, write_sidecar
+from mmrpt_jax.stages import mask, score
+from mmrpt_jax.stages.mask import mask_rows, run_mask
+from mmrpt_jax.stages.run import is_complete, read_summary
+from mmrpt_jax.training.scoring import KINDS
+
+TEXT = "a red circle is on a box . it is a nice day ."
+#         a    red  circle is   on   a    box  .    it   is   a    nice day  .
+LLR = [0.0, 3.0, 2.0, 0.1, 0.1, 0.0, 2.6, 0.0, 0.0, 0.0, 0.0, 9.0, 0.2, 0.0]
+BLIND = [-0.1, -0.7, -0.5, -0.1, -0.1, -0.1, -0.2, 0, -0.1, -0.1, -0.1, -3.0, -3.0, 0]
+FIXED = {"kind": "fixed"}
+
+
+def row_of(name, text=TEXT, attention=(0.8, 0.1), llr=LLR, blind=BLIND):
+    """A row of the score stage; all kinds but those named hold zeros."""
+    words, sentences = len(llr), len(attention)
+    row = {"id": name, "caption": [text], "patch_received": np.zeros(4, np.float32)}
+    row |= {f"word_{kind}": np.zeros(words, np.float32) for kind in KINDS}
+    row |= {f"sentence_{kind}": np.zeros(sentences, np.float32) for kind in KINDS}
+    row["word_llr"], row["word_blind_logprob"] = np.float32(llr), np.float32(blind)
+    row["sentence_attention"] = np.float32(attention)
+    return row
+
+
+def run_of(**options):
+    """What the stage reads of a run: sentences by attention above 0.5, words by llr above 1.5."""
+    options = {
+        "sentence_score": "attention",
+        "word_score": "llr",
+        "granularity": "sentence_then_word",
+        "sentence_threshold": FIXED | {"value": 0.5},
+        "word_threshold": FIXED | {"value": 1.5},
+        "max_spans": 3,
+        "max_words": 3,
+        "spans_per_prompt": 1,
+        "context": "bidirectional",
+        "max_blind_probability": 1.0,
+        **options,
+    }
+    return SimpleNamespace(config=ConfigDict({"seed": 0, "mask": options}))
+
+
+def rows_of(*scores, method="dependency", **options):
+    counts = Counter()
+    return list(mask_rows(run_of(**options), scores, method, counts)), counts
+
+
+def test_spans_of_the_sentences_that_need_the_image():
+    (row,), counts = rows_of(row_of("x"))
+    assert row["id"] == "x"
+    # By falling mean score: box 2.6, red circle 2.5; "nice" scores higher, in a sentence that needs no image.
+    assert row["answer"] == ["box", "red circle"]
+    assert row["masked"] == [TEXT.replace("box", "[MASK]"), TEXT.replace("red circle", "[MASK]")]
+    assert row["sentence"] == ["a red circle is on a box ."] * 2
+    assert (row["first_word"], row["last_word"]) == ([6, 1], [6, 2])
+    np.testing.assert_allclose(row["span_llr"], [2.6, 2.5], rtol=1e-6)
+    np.testing.assert_allclose(row["blind_logprob"], [-0.2, -1.2], rtol=1e-6)
+    assert counts == {"captions": 1, "spans": 2, "leaked": 0, "captions_kept": 1}
+
+
+def test_what_the_words_alone_give_away_leaks():
+    # exp(-0.2) = 0.82 and exp(-1.2) = 0.30.
+    (row,), counts = rows_of(row_of("x"), max_blind_probability=0.5)
+    assert row["answer"] == ["red circle"]
+    assert counts == {"captions": 1, "spans": 2, "leaked": 1, "captions_kept": 1}
+    rows, counts = rows_of(row_of("x"), row_of("y", blind=[0] * 14), max_blind_probability=0.25)
+    assert rows == []
+    assert counts == {"captions": 2, "spans": 4, "leaked": 4}
+
+
+def test_captions_without_a_span_are_left_out():
+    rows, counts = rows_of(row_of("x", attention=(0.4, 0.1)), row_of("y"), max_spans=1)
+    assert [(row["id"], row["answer"]) for row in rows] == [("y", ["box"])]
+    assert counts == {"captions": 2, "spans": 1, "leaked": 0, "captions_kept": 1}
+
+
+def test_one_prompt_may_hide_all_spans():
+    (row,), counts = rows_of(row_of("x"), spans_per_prompt=3)
+    assert row["masked"] == ["a [MASK] is on a [MASK] . it is a nice day ."]
+    assert row["answer"] == ["red circle ; box"]
+    assert (row["first_word"], row["last_word"]) == ([1], [6])
+    np.testing.assert_allclose(row["blind_logprob"], [-1.4], rtol=1e-6)
+    np.testing.assert_allclose(row["span_llr"], [(3.0 + 2.0 + 2.6) / 3], rtol=1e-6)
+    assert counts["spans"] == 1
+
+
+def test_left_context_only():
+    (row,), _ = rows_of(row_of("x"), context="left_only")
+    assert row["masked"] == ["a red circle is on a [MASK]", "a [MASK]"]
+
+
+def test_whole_sentences_by_another_score():
+    (row,), _ = rows_of(row_of("x", attention=(0.1, 0.8)), granularity="sentence")
+    assert row["answer"] == ["it is a nice day"]
+    assert row["sentence"] == ["it is a nice day ."]
+
+
+@pytest.mark.parametrize("method", ["random", "content"])
+def test_baselines_do_not_look_at_scores(method):
+    scores = [row_of(str(i)) for i in range(40)]
+    blank = [row_of(str(i), attention=(0, 0), llr=[0] * 14) for i in range(40)]
+    rows, _ = rows_of(*scores, method=method)
+    assert [row["answer"] for row in rows] == [row["answer"] for row in rows_of(*blank, method=method)[0]]
+    words = TEXT.split()
+    hidden = Counter(word for row in rows for answer in row["answer"] for word in answer.split())
+    content = {"red", "circle", "box", "nice", "day"}
+    assert hidden.keys() == (content if method == "content" else set(words) - {"."})
+    for row in rows:
+        for masked, answer in zip(row["masked"], row["answer"], strict=True):
+            assert masked.replace("[MASK]", answer) == TEXT
+
+
+@pytest.fixture
+def scores(tmp_path):
+    write_sidecar(tmp_path / "scores" / "records", "scores", {"train": [row_of("x")]}, fields=score.FIELDS)
+    return tmp_path / "scores"
+
+
+def test_the_stage_writes_rows_and_counts_once(tmp_path, scores):
+    directory = tmp_path / "masks"
+    run_mask(run_of(), scores, directory, "dependency")
+    (row,) = open_sidecar(directory / "records", "train")
+    assert row["answer"] == ["box", "red circle"]
+    summary = {"method": "dependency", "captions": 1, "spans": 2, "leaked": 0, "captions_kept": 1}
+    assert read_summary(directory) == summary
+    # Complete: neither options nor scores are looked at again.
+    run_mask(run_of(max_blind_probability=0.0), None, directory, "dependency")
+    assert read_summary(directory) == summary
+
+
+def test_a_stage_stopped_before_its_summary_starts_over(tmp_path, scores, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(mask, "mark_complete", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run_mask(run_of(max_spans=1), scores, tmp_path / "masks", "dependency")
+    assert not is_complete(tmp_path / "masks")
+    monkeypatch.undo()
+    run_mask(run_of(), scores, tmp_path / "masks", "dependency")
+    assert open_sidecar(tmp_path / "masks" / "records", "train")[0]["answer"] == ["box", "red circle"]
+
+
+def test_errors_say_what_to_do(tmp_path, scores):
+    with pytest.raises(ValueError, match="chosen by one of dependency, random, content, not 'sparse'"):
+        run_mask(run_of(), scores, tmp_path / "masks", "sparse")
+    with pytest.raises(
+        ValueError, match=r"no caption kept a mask \(.*'leaked': 2.*lower config.mask thresholds"
+    ):
+        run_mask(run_of(max_blind_probability=1e-6), scores, tmp_path / "masks", "dependency")
+    assert not (tmp_path / "masks").exists()
