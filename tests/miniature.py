@@ -22,3 +22,7 @@ def miniature_config() -> ConfigDict:
     config.finetune.update(steps=2, questions=16, batch_size=8)
     config.evaluate.update(worlds=("biased", "flipped"), batch_size=8, fill_items=10, cloze_items=10)
     return config
+
+
+# What `experiments.launch --config=tests/miniature.py` looks for.
+get_config = miniature_config

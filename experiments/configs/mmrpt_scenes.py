@@ -89,22 +89,22 @@ def get_config() -> ConfigDict:
             "max_spans": 3,
             "max_words": 3,
             "spans_per_prompt": 1,
-            "context": "bidirectional",
+            "context": "left_only",
             "max_blind_probability": 0.9,
         }
     )
     config.fill = ConfigDict(
         {
             "think": "none",
-            "warmup_steps": 60,
+            "warmup_steps": 120,
             "batch_size": 32,
-            "learning_rate": 1e-3,
+            "learning_rate": 7e-4,
             "learning_rate_warmup": 10,
         }
     )
     config.rl = ConfigDict(
         {
-            "steps": 150,
+            "steps": 200,
             "prompts_per_step": 16,
             "group_size": 16,
             "temperature": 1.0,

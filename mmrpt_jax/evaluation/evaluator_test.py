@@ -1,9 +1,11 @@
+import jax
 import numpy as np
 import pytest
 
 from mmrpt_jax.data.prompts import caption_prompt, encode_branches, encode_prompts, fill_prompt
 from mmrpt_jax.evaluation.evaluator import Evaluator
 from mmrpt_jax.models import BranchTokens
+from mmrpt_jax.training.compilations import compilations
 
 PROMPTS = [caption_prompt(), fill_prompt("a [MASK] circle"), fill_prompt("blue [MASK]")]
 CANDIDATES = [["a red circle<eos>", "blue"], ["two green triangles"], ["above", "a", "the square ."]]
@@ -86,3 +88,17 @@ def test_conditions_choose_the_image(evaluator, tiny_params, images):
     # Without images the three prompts are one.
     assert len(set(blind)) == 1
     assert generate(images, "right") != blind
+
+
+def test_programs_are_compiled_once(evaluator, tiny_params, images):
+    def evaluate(params, images, prompts, condition):
+        evaluator.generate(params, images, prompts, condition)
+        evaluator.log_likelihoods(params, images, prompts, CANDIDATES[-len(prompts) :], condition)
+
+    evaluate(tiny_params, images, PROMPTS, "right")
+    before, others = compilations(), jax.tree.map(np.negative, tiny_params)
+    for condition in ("right", "swapped", "none"):
+        evaluate(others, images, PROMPTS, condition)
+    # A last batch that is not full has the same shape.
+    evaluate(tiny_params, images[:1], PROMPTS[:1], "right")
+    assert compilations() == before

@@ -40,16 +40,17 @@ def test_records_of_one_group_and_question_are_views():
     assert majority_share(groups) == pytest.approx(2 / 3)
 
 
+MARGINS = {0: 3.0, 10: -1.0, 20: -4.0, 30: 1.0}
+
+
 class FakeEvaluator:
     """Likelihoods of "true" and "false" by the grey of the image."""
-
-    margins = {0: 3.0, 10: -1.0, 20: -4.0, 30: 1.0}
 
     def log_likelihoods(self, params, images, prompts, candidates, condition):
         assert candidates == [["true<eos>", "false<eos>"]] * len(images)
         assert all(prompt.endswith(" s ?") for prompt in prompts)
         self.condition = condition
-        return [np.array([self.margins[int(image[0, 0, 0])] - 7, -7.0]) for image in images]
+        return [np.array([MARGINS[int(image[0, 0, 0])] - 7, -7.0]) for image in images]
 
 
 def view(gray):

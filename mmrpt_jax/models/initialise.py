@@ -1,5 +1,6 @@
 """Parameters from a seed, born on their devices."""
 
+import functools
 from collections.abc import Mapping
 
 import flax.linen as nn
@@ -17,19 +18,15 @@ def initialise(config: VLMConfig, key, mesh: Mesh | None = None, rules: Mapping[
 
     The values depend on the key alone, not on the mesh.
     """
-
-    def init(key):
-        return VLM(config).init(key, *_smallest_input(config))["params"]
-
     if mesh is None:
-        return nn.unbox(jax.jit(init)(key))
-    shardings = parameter_shardings(jax.eval_shape(init, key), mesh, rules)
-    return jax.jit(lambda key: nn.unbox(init(key)), out_shardings=shardings)(key)
+        return _initialise(config, key)
+    shardings = parameter_shardings(jax.eval_shape(functools.partial(_boxed, config), key), mesh, rules)
+    return jax.jit(_unboxed, static_argnums=0, out_shardings=shardings)(config, key)
 
 
 def abstract_parameters(config: VLMConfig, mesh: Mesh | None = None, rules: Mapping[str, str | None] = RULES):
     """Shapes, types and (with a mesh) shardings of all parameters, without computing any."""
-    boxed = jax.eval_shape(lambda: VLM(config).init(jax.random.key(0), *_smallest_input(config))["params"])
+    boxed = jax.eval_shape(functools.partial(_boxed, config), jax.random.key(0))
     if mesh is None:
         return nn.unbox(boxed)
     shardings = parameter_shardings(boxed, mesh, rules)
@@ -43,6 +40,19 @@ def abstract_parameters(config: VLMConfig, mesh: Mesh | None = None, rules: Mapp
 def count_parameters(params) -> int:
     """Number of scalars in a tree of (abstract) parameters."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def _boxed(config: VLMConfig, key):
+    """Parameters in boxes that carry their logical axes."""
+    return VLM(config).init(key, *_smallest_input(config))["params"]
+
+
+def _unboxed(config: VLMConfig, key):
+    return nn.unbox(_boxed(config, key))
+
+
+# Compiled once per model, however often it is called.
+_initialise = jax.jit(_unboxed, static_argnums=0)
 
 
 def _smallest_input(config: VLMConfig):

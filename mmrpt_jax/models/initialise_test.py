@@ -1,8 +1,12 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec
 
 from mmrpt_jax.models.initialise import abstract_parameters, count_parameters, initialise
+from mmrpt_jax.models.sharding import make_mesh
+from mmrpt_jax.models.vlm import VLM
 from mmrpt_jax.models.vlm_test import CONFIG, VARIANT
 
 
@@ -16,6 +20,21 @@ def test_parameters_are_a_function_of_the_key(params):
     assert np.abs(other["embedding"] - params["embedding"]).max() > 0.1
     assert np.abs(other["vision"]["positions"] - params["vision"]["positions"]).max() > 0.01
     jax.tree.map(np.testing.assert_array_equal, initialise(CONFIG, jax.random.key(0)), params)
+
+
+def test_parameters_are_born_in_their_shards(params):
+    mesh = make_mesh(2, 2, 2)
+    sharded = initialise(CONFIG, jax.random.key(0), mesh)
+    assert sharded["embedding"].sharding.spec == PartitionSpec("tensor", "fsdp")
+    asked = jax.tree.map(lambda leaf: leaf.sharding, abstract_parameters(CONFIG, mesh))
+    assert jax.tree.map(lambda leaf: leaf.sharding, sharded) == asked
+    # With the values that they have without a mesh.
+    jax.tree.map(np.testing.assert_array_equal, sharded, params)
+
+
+def test_embeddings_have_unit_variance(params):
+    embedded = VLM(CONFIG).apply({"params": params}, jnp.arange(CONFIG.vocab_size), method=VLM.embed)
+    assert float(jnp.std(embedded)) == pytest.approx(1.0, abs=0.05)
 
 
 def test_parameters_are_plain_dicts_of_arrays(params):

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from mmrpt_jax.models.initialise import initialise
 from mmrpt_jax.models.sharding import RULES, batch_sharding, make_mesh, parameter_shardings
 from mmrpt_jax.models.vlm import VLM
 from mmrpt_jax.models.vlm_test import CONFIG, make_batch, random_parameters, score
@@ -53,13 +52,6 @@ def test_results_do_not_depend_on_the_mesh(layout, params, batch, on_one_device)
     valid = batch[2].valid
     np.testing.assert_allclose(found.logprobs[valid], on_one_device.logprobs[valid], rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(found.entropy[valid], on_one_device.entropy[valid], rtol=1e-5, atol=1e-5)
-
-
-def test_parameters_are_born_in_their_shards():
-    mesh = make_mesh(2, 2, 2)
-    sharded = initialise(CONFIG, jax.random.key(3), mesh)
-    assert jax.tree.map(lambda leaf: leaf.sharding, sharded) == shardings(CONFIG, mesh)
-    jax.tree.map(np.testing.assert_array_equal, sharded, initialise(CONFIG, jax.random.key(3)))
 
 
 def test_every_parameter_has_its_place(params):

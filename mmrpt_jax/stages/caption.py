@@ -33,8 +33,11 @@ def run_caption(run: Run) -> None:
     mark_complete(directory, {"steps": cfg.steps, "init": run.config.init.weights})
 
 
-def caption(run: Run, params, *, steps: int, stage: str, directory: Path):
-    """Trains on captions from `params` for `steps` and returns the new parameters."""
+def caption(run: Run, params, *, steps: int, stage: str, directory: Path, suffix: str = ""):
+    """Trains on captions from `params` for `steps` and returns the new parameters.
+
+    `suffix` names the data order: "" is the base's, "_control" reads captions that the base has not seen.
+    """
     cfg = run.config.caption
     optimizer = make_optimizer(
         learning_rate=cfg.learning_rate, steps=steps, warmup=cfg.warmup, weight_decay=0.01
@@ -44,7 +47,7 @@ def caption(run: Run, params, *, steps: int, stage: str, directory: Path):
         jax.jit(
             make_supervised_step(run.model, optimizer, micro_batches=cfg.micro_batches), donate_argnums=0
         ),
-        pretraining_batches(run),
+        pretraining_batches(run, suffix),
         steps=steps,
         stage=stage,
         directory=directory,
@@ -53,16 +56,16 @@ def caption(run: Run, params, *, steps: int, stage: str, directory: Path):
     return state.params
 
 
-def pretraining_batches(run: Run) -> Callable[[int], Iterator[SupervisedBatch]]:
+def pretraining_batches(run: Run, suffix: str) -> Callable[[int], Iterator[SupervisedBatch]]:
     """Captions, and with `infill_every` = n every n-th batch blanks: random spans of captions to be filled in.
 
     Infilling (Bavarian et al., arXiv 2207.14255) is imitation like the rest, of words that need the image or not. It is
     what lets the base try at a blank at all: a policy can only be reinforced in what it sometimes does.
     """
-    captions, every = caption_batches(run), run.config.caption.infill_every
+    captions, every = caption_batches(run, suffix), run.config.caption.infill_every
     if not every:
         return captions
-    blanks = infill_batches(run)
+    blanks = infill_batches(run, suffix)
 
     def open_at(step: int) -> Iterator[SupervisedBatch]:
         # Batch n - 1 of every n is a blank, so `step // n` of the batches before `step` were.
@@ -74,7 +77,7 @@ def pretraining_batches(run: Run) -> Callable[[int], Iterator[SupervisedBatch]]:
     return open_at
 
 
-def infill_batches(run: Run) -> Callable[[int], Iterator[SupervisedBatch]]:
+def infill_batches(run: Run, suffix: str) -> Callable[[int], Iterator[SupervisedBatch]]:
     """Images with a caption from which a random span is missing, and the span."""
     cfg, data = run.config.caption, run.config.data
     source = open_source(run.config, captions=1, size=data.caption_records)
@@ -93,10 +96,10 @@ def infill_batches(run: Run) -> Callable[[int], Iterator[SupervisedBatch]]:
     transform = HideRandomSpan(
         *run.image_shape, run.config.mask.max_words, run.config.mask.context, run.augment
     )
-    return batches(source, transform, build, seed=run.config.seed + 3, batch_size=cfg.batch_size)
+    return batches(source, transform, build, seed=run.data_seed(f"infill{suffix}"), batch_size=cfg.batch_size)
 
 
-def caption_batches(run: Run) -> Callable[[int], Iterator[SupervisedBatch]]:
+def caption_batches(run: Run, suffix: str) -> Callable[[int], Iterator[SupervisedBatch]]:
     """Images with some of their captions; a share of the images is hidden: the model also learns to be blind."""
     cfg, data = run.config.caption, run.config.data
     source = open_source(run.config, captions=cfg.captions_per_image, size=data.caption_records)
@@ -113,7 +116,9 @@ def caption_batches(run: Run) -> Callable[[int], Iterator[SupervisedBatch]]:
         return run.place(built)
 
     transform = PickCaptions(*run.image_shape, cfg.captions_per_image, run.augment)
-    return batches(source, transform, build, seed=run.config.seed, batch_size=cfg.batch_size)
+    return batches(
+        source, transform, build, seed=run.data_seed(f"caption{suffix}"), batch_size=cfg.batch_size
+    )
 
 
 def fill_prompts(run: Run, masked: Sequence[str]) -> PromptTokens:

@@ -19,7 +19,7 @@ _FIELDS = ("masked", "answer", "sentence", "blind_logprob", "span_llr")
 
 
 def supervised_batches(
-    run: Run, source: RandomAccess[Any], *, blank_images: bool, batch_size: int, stream: int
+    run: Run, source: RandomAccess[Any], *, blank_images: bool, batch_size: int
 ) -> Callable[[int], Iterator[SupervisedBatch]]:
     """Masked captions with their true completions; the thought is the restored sentence or nothing."""
 
@@ -34,14 +34,17 @@ def supervised_batches(
         )
         return run.place(built)
 
-    seed = run.config.seed + stream
     return batches(
-        source, PickMask(*run.image_shape, _FIELDS, run.augment), build, seed=seed, batch_size=batch_size
+        source,
+        PickMask(*run.image_shape, _FIELDS, run.augment),
+        build,
+        seed=run.data_seed("supervised"),
+        batch_size=batch_size,
     )
 
 
 def prompt_batches(
-    run: Run, source: RandomAccess[Any], *, blank_images: bool, batch_size: int, stream: int
+    run: Run, source: RandomAccess[Any], *, blank_images: bool, batch_size: int
 ) -> Callable[[int], Iterator[PromptBatch]]:
     """Masked captions to be answered by the policy."""
 
@@ -53,9 +56,12 @@ def prompt_batches(
         images, prompt = run.place((_images(batch, blank_images), fill_prompts(run, batch["masked"])))
         return PromptBatch(images, prompt, texts, columns)
 
-    seed = run.config.seed + stream
     return batches(
-        source, PickMask(*run.image_shape, _FIELDS, run.augment), build, seed=seed, batch_size=batch_size
+        source,
+        PickMask(*run.image_shape, _FIELDS, run.augment),
+        build,
+        seed=run.data_seed("policy"),
+        batch_size=batch_size,
     )
 
 

@@ -92,4 +92,4 @@ def _question_batches(run: Run, blind: bool) -> Callable[[int], Iterator[Supervi
         hidden = np.full(len(replies), blind)
         return run.place(SupervisedBatch(stack_images(batch["image"]), prompts, branches, hidden))
 
-    return batches(source, None, build, seed=run.config.seed, batch_size=cfg.batch_size)
+    return batches(source, None, build, seed=run.data_seed("finetune"), batch_size=cfg.batch_size)

@@ -60,9 +60,7 @@ def reinforce(
             state = train(
                 state,
                 step,
-                prompt_batches(
-                    run, source, blank_images=arm.blank_images, batch_size=cfg.prompts_per_step, stream=2
-                ),
+                prompt_batches(run, source, blank_images=arm.blank_images, batch_size=cfg.prompts_per_step),
                 steps=end,
                 stage=name,
                 directory=directory / "checkpoints",

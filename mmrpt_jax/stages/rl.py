@@ -34,7 +34,8 @@ def run_arm(run: Run, name: str, masks: Path, directory: Path) -> None:
     params = run.weights(run.workdir / "base" / "weights.safetensors")
     if arm.method == "caption":
         steps = round(spent / caption_flops(run.config, run.model))
-        params = caption(run, params, steps=steps, stage=name, directory=directory / "checkpoints")
+        target = directory / "checkpoints"
+        params = caption(run, params, steps=steps, stage=name, directory=target, suffix="_control")
     elif arm.method == "supervised":
         steps = round(spent / supervised_flops(run.config, run.model))
         params = imitate(
@@ -64,7 +65,7 @@ def imitate(
     return train(
         new_state(params, optimizer),
         jax.jit(make_supervised_step(run.model, optimizer), donate_argnums=0),
-        supervised_batches(run, source, blank_images=arm.blank_images, batch_size=cfg.batch_size, stream=1),
+        supervised_batches(run, source, blank_images=arm.blank_images, batch_size=cfg.batch_size),
         steps=steps,
         stage=stage,
         directory=directory / "checkpoints",

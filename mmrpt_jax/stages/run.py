@@ -24,6 +24,8 @@ from mmrpt_jax.models.sharding import batch_sharding
 from mmrpt_jax.models.weights import load_weights
 from mmrpt_jax.training.metrics import MetricWriter
 
+# Orders in which a run reads data.
+STREAMS = ("caption", "infill", "caption_control", "infill_control", "supervised", "policy", "finetune")
 _TOKENIZER_CORPUS = 2000
 
 
@@ -75,6 +77,10 @@ class Run:
     def key(self, name: str) -> jax.Array:
         """A PRNG key of this run, one stream per name."""
         return jax.random.fold_in(jax.random.key(self.config.seed), _hash(name))
+
+    def data_seed(self, stream: str) -> int:
+        """The seed of one of the run's data orders; no two streams of any two runs share one."""
+        return self.config.seed * len(STREAMS) + STREAMS.index(stream)
 
     def log(self, text: str) -> None:
         """Tells the user."""
@@ -129,9 +135,7 @@ def open_tokenizer(config: ConfigDict, workdir: Path) -> Tokenizer:
             tokenizer = load_tokenizer(config.init.tokenizer)
         else:
             tokenizer = train_tokenizer(_corpus(config), vocab_size=config.tokenizer.vocab_size)
-        partial = path.with_suffix(".partial")
-        tokenizer.save(partial)
-        partial.rename(path)
+        tokenizer.save(path)
     return load_tokenizer(path)
 
 

@@ -45,9 +45,11 @@ def check_config(config: ConfigDict) -> None:
     _one_of("rl.visual_gain.of", config.rl.visual_gain.of, ("truth", "answer", "span", "surprise"))
     _one_of("rl.advantage.combine", config.rl.advantage.combine, COMBINE)
     _one_of("rl.advantage.scale", config.rl.advantage.scale, ("variant", "group", "batch", "none", "rloo"))
-    if config.rl.rewards.get("semantic", 0.0) and not Path(config.rl.semantic_encoder).is_dir():
+    # The empty path would be the current folder.
+    encoder = config.rl.semantic_encoder or "none given"
+    if config.rl.rewards.get("semantic", 0.0) and not Path(encoder).is_dir():
         raise ConfigError(
-            "config.rl.semantic_encoder must name a folder with a BERT-type encoder for 'semantic'"
+            f"config.rl.semantic_encoder must name a folder with a BERT-type encoder for 'semantic': {encoder}"
         )
     _check_batches(config)
 

@@ -1,9 +1,12 @@
+from typing import NamedTuple
+
 import jax
 import numpy as np
 import pytest
 
 from mmrpt_jax.data.prompts import caption_prompt, encode_branches, encode_prompts
 from mmrpt_jax.models.vlm import VLM
+from mmrpt_jax.training import scoring
 from mmrpt_jax.training.scoring import make_dependency_scorer, select_layers
 
 CAPTIONS = ["a red circle is above the blue square .", "two green triangles", "the circle", "blue"]
@@ -17,29 +20,48 @@ def inputs(tiny_tokenizer, tiny_images):
     return tiny_images[:4], prompt, captions
 
 
+def third_patch(prompt):
+    """bool[B P]: the key of the third patch, which stands for a sink."""
+    return prompt.image_slots & (np.cumsum(prompt.image_slots, axis=1) == 3)
+
+
 @pytest.fixture(scope="module")
 def scores(tiny_model, tiny_params, inputs):
-    return jax.device_get(jax.jit(make_dependency_scorer(tiny_model, layers=[1]))(tiny_params, *inputs))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(scoring, "detect_sinks", lambda mass, patch_valid: third_patch(inputs[1]))
+        return jax.device_get(jax.jit(make_dependency_scorer(tiny_model, layers=[1]))(tiny_params, *inputs))
+
+
+class Masses(NamedTuple):
+    """Attention mass `[B R N]` that the captions' tokens give in layer 1, and that prompt keys get `[B P N]`."""
+
+    image: np.ndarray
+    sink: np.ndarray
+    instruction: np.ndarray
+    received: np.ndarray
 
 
 @pytest.fixture(scope="module")
 def masses(tiny_params, tiny_forward, inputs):
-    """Attention mass `[R N]` of each caption's tokens on image and instruction in layer 1, and per prompt key."""
     _, prompt, captions = inputs
-    regions = np.stack([prompt.image_slots, prompt.valid & ~prompt.image_slots], -1).astype(np.float32)
-    weights = captions.valid.astype(np.float32)
-    out = tiny_forward(tiny_params, *inputs, regions=regions, query_weights=weights)
-    return np.asarray(out.mass)[1, :, 0, ..., 0], np.asarray(out.mass)[1, :, 0, ..., 1], out.received[1]
+    regions = [prompt.image_slots, third_patch(prompt), prompt.valid & ~prompt.image_slots]
+    columns, weights = np.stack(regions, -1).astype(np.float32), captions.valid.astype(np.float32)
+    out = tiny_forward(tiny_params, *inputs, regions=columns, query_weights=weights)
+    return Masses(*np.moveaxis(out.mass[1, :, 0], -1, 0), np.asarray(out.received[1]))
 
 
 def share(masses):
-    visual, instruction, _ = masses
-    return (visual / (visual + (1 - visual - instruction))).mean(-1)
+    return (masses.image / (1 - masses.instruction)).mean(-1)
 
 
 def test_attention_is_the_images_share_of_image_and_caption(scores, masses):
     np.testing.assert_allclose(scores.attention[:, 0], share(masses), rtol=1e-4)
     assert 0.05 < scores.attention.mean() < 0.95
+
+
+def test_a_sink_counts_on_neither_side(scores, masses):
+    without = (masses.image - masses.sink) / (1 - masses.instruction - masses.sink)
+    np.testing.assert_allclose(scores.sink_free[:, 0], without.mean(-1), rtol=1e-4)
 
 
 def test_lift_divides_by_the_share_under_uniform_attention(scores, masses):
@@ -80,11 +102,10 @@ def test_kl_equals_the_dense_sum(scores, tiny_model, tiny_params, inputs):
 
 def test_patches_receive_what_the_captions_tokens_give(scores, masses, inputs):
     _, prompt, captions = inputs
-    visual, _, received = masses
     slots = [np.flatnonzero(row) for row in prompt.image_slots]
-    expected = [np.asarray(received)[b, slots[b]].mean(-1) for b in range(4)]
+    expected = [masses.received[b, slots[b]].mean(-1) for b in range(4)]
     np.testing.assert_allclose(scores.received, expected, rtol=1e-4)
-    given = np.where(captions.valid[:, 0, :, None], visual, 0.0).sum(1).mean(-1)
+    given = np.where(captions.valid[:, 0, :, None], masses.image, 0.0).sum(1).mean(-1)
     np.testing.assert_allclose(scores.received.sum(-1), given, rtol=1e-4)
 
 

@@ -1,0 +1,24 @@
+import pytest
+
+from mmrpt_jax.stages.arms import ARMS, find_arm
+from mmrpt_jax.stages.mask import METHODS
+
+
+def test_the_method_and_its_controls():
+    # Equal compute is compared: continued captioning, supervision on the same masks, random masks, blank images.
+    table = {name: (arm.method, arm.masks, arm.blank_images) for name, arm in ARMS.items()}
+    assert table == {
+        "base": ("none", "dependency", False),
+        "caption": ("caption", "dependency", False),
+        "sft": ("supervised", "dependency", False),
+        "random_masks": ("policy", "random", False),
+        "blank_images": ("policy", "dependency", True),
+        "mmrpt": ("policy", "dependency", False),
+    }
+    assert {arm.masks for arm in ARMS.values()} <= set(METHODS)
+
+
+def test_unknown_arms_are_told_the_known_ones():
+    assert find_arm("mmrpt") is ARMS["mmrpt"]
+    with pytest.raises(KeyError, match="no arm 'ppo'; there are base, caption, sft, random_masks"):
+        find_arm("ppo")

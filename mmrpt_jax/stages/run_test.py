@@ -1,0 +1,113 @@
+import itertools
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from mmrpt_jax.data.tokenizer import train_tokenizer
+from mmrpt_jax.models.sharding import make_mesh
+from mmrpt_jax.stages.run import (
+    Run,
+    batches,
+    clear,
+    is_complete,
+    mark_complete,
+    model_config,
+    open_source,
+    open_tokenizer,
+    read_summary,
+    records_with,
+)
+
+
+def test_a_stage_is_complete_when_its_summary_is_there(tmp_path):
+    directory = tmp_path / "new" / "stage"
+    assert not is_complete(directory)
+    mark_complete(directory, {"share": np.float32(0.5), "counts": np.array([1, 2]), "name": "a"})
+    assert is_complete(directory)
+    assert read_summary(directory) == {"share": 0.5, "counts": [1, 2], "name": "a"}
+    assert [path.name for path in directory.iterdir()] == ["complete.json"]
+    clear(directory)
+    assert not directory.exists()
+    clear(directory)
+
+
+def test_batches_are_a_function_of_the_step():
+    source = [{"index": i} for i in range(10)]
+    opened = batches(source, None, lambda batch: batch["index"].tolist(), seed=3, batch_size=4)
+    whole = list(itertools.islice(opened(0), 7))
+    assert list(itertools.islice(opened(3), 4)) == whole[3:]
+    # Two epochs and a half, each in its own order.
+    read = [index for batch in whole for index in batch][:20]
+    assert sorted(read[:10]) == sorted(read[10:]) == list(range(10))
+    assert read[:10] != read[10:]
+    other = batches(source, None, lambda batch: batch["index"].tolist(), seed=4, batch_size=4)
+    assert next(other(0)) != whole[0]
+
+
+def test_records_with_a_field():
+    source = [{"id": i, "qa": ["?"] * (i % 2)} for i in range(5)]
+    kept = records_with(source, "qa")
+    assert [kept[i]["id"] for i in range(len(kept))] == [1, 3]
+    with pytest.raises(ValueError, match="no record of 1 has qa"):
+        records_with(source[:1], "qa")
+
+
+DATA = {"kind": "scenes", "world": "biased", "records": 5, "path": "", "split": "train"}
+
+
+def test_scenes_as_training_records():
+    config = ConfigDict({"seed": 1, "data": DATA})
+    source = open_source(config, captions=2)
+    assert len(source) == 5 and len(source[0]["captions"]) == 2
+    assert len(open_source(config, captions=1, size=7)) == 7
+    config.seed = 2
+    assert open_source(config, captions=2)[0]["image"] != source[0]["image"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [("tables", "is 'scenes' or 'records', not 'tables'"), ("records", "data.path must name")],
+)
+def test_unknown_data_is_refused(kind, message):
+    with pytest.raises(ValueError, match=message):
+        open_source(ConfigDict({"seed": 1, "data": DATA | {"kind": kind}}), captions=1)
+
+
+def test_the_tokenizer_is_kept_with_the_run(tmp_path):
+    config = ConfigDict(
+        {"seed": 0, "data": DATA, "init": {"tokenizer": ""}, "tokenizer": {"vocab_size": 300}}
+    )
+    trained = open_tokenizer(config, tmp_path)
+    assert trained.vocab_size == 300
+    # Found again in the folder, whatever the config says now.
+    config.tokenizer.vocab_size = 280
+    assert open_tokenizer(config, tmp_path).vocab_size == 300
+    shipped = tmp_path / "shipped.json"
+    train_tokenizer(["one"], vocab_size=265).save(shipped)
+    config.init.tokenizer = str(shipped)
+    (tmp_path / "other").mkdir()
+    assert open_tokenizer(config, tmp_path / "other").vocab_size == 265
+    assert (tmp_path / "other" / "tokenizer.json").read_bytes() == shipped.read_bytes()
+
+
+def test_keys_and_placement(tmp_path, tiny_model, tiny_tokenizer):
+    run = Run(ConfigDict({"seed": 5}), tmp_path, tiny_tokenizer, tiny_model, None, make_mesh(2, 4, 1))
+    # 0xE40C292C is the published 32-bit FNV-1a hash of "a".
+    expected = jax.random.fold_in(jax.random.key(5), 0xE40C292C >> 1)
+    assert jax.random.key_data(run.key("a")).tolist() == jax.random.key_data(expected).tolist()
+    assert jax.random.key_data(run.key("b")).tolist() != jax.random.key_data(expected).tolist()
+    assert run.image_shape == (16, 16)
+    placed = run.place({"x": np.arange(16.0).reshape(8, 2)})["x"]
+    assert {shard.data.shape for shard in placed.addressable_shards} == {(1, 2)}
+
+
+def test_model_config_of_a_config():
+    sizes = {"width": 8, "layers": 1, "heads": 2, "kv_heads": 1, "head_dim": 4, "mlp": 8}
+    vision = {"image_height": 16, "image_width": 32, "patch_size": 8, "transformer": sizes}
+    model = model_config(SimpleNamespace(model=ConfigDict({"decoder": sizes, "vision": vision})), 99)
+    assert (model.vocab_size, model.decoder.width, model.vision.grid) == (99, 8, (2, 4))
+    # Patches have learned positions, words rotary ones.
+    assert model.vision.transformer.rope_theta == 0.0 and model.decoder.rope_theta > 0

@@ -1,0 +1,98 @@
+import pytest
+from ml_collections import ConfigDict
+
+from mmrpt_jax.stages.validate import ConfigError, check_config
+
+
+@pytest.fixture
+def config():
+    """The fields that are checked, all in order."""
+    return ConfigDict(
+        {
+            "stages": ("caption", "score", "mask", "rl", "evaluate"),
+            "arms": ("base", "sft", "mmrpt"),
+            "init": {"weights": "", "tokenizer": ""},
+            "data": {"kind": "scenes", "world": "biased", "path": "", "augment": "none"},
+            "caption": {"batch_size": 8, "micro_batches": 2},
+            "mask": {"sentence_score": "attention", "word_score": "llr"},
+            "fill": {"think": "none"},
+            "rl": {
+                "prompts_per_step": 8,
+                "group_size": 4,
+                "micro_batches": 4,
+                "temperature": 1.0,
+                "semantic_encoder": "",
+                "rewards": {"exact_match": 1.0, "overlong": 1.0, "semantic": 0.0},
+                "visual_gain": {"of": "answer"},
+                "advantage": {"combine": "gdpo", "scale": "variant"},
+                "loss": {"variant": "dapo", "kl": "none"},
+            },
+            "evaluate": {"worlds": ("biased", "flipped")},
+        }
+    )
+
+
+def test_a_good_config_passes(config, tmp_path):
+    check_config(config)
+    weights = tmp_path / "weights.safetensors"
+    weights.touch()
+    with config.unlocked():
+        config.update_from_flattened_dict(
+            {"data.kind": "records", "data.path": str(tmp_path), "init.weights": str(weights)}
+        )
+    check_config(config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stages": ("caption", "socre")}, "config.stages: 'socre' is unknown, did you mean 'score'?"),
+        ({"arms": ("base", "mmrp")}, "config.arms: 'mmrp' is unknown, did you mean 'mmrpt'?"),
+        ({"data.kind": "scene"}, "config.data.kind: 'scene' is unknown, did you mean 'scenes'?"),
+        ({"data.world": "biassed"}, "config.data.world: 'biassed' is unknown, did you mean 'biased'?"),
+        ({"data.kind": "records"}, "config.data.path is empty: name a dataset made by"),
+        (
+            {"data.kind": "records", "data.path": "no/where"},
+            "config.data.path: there is no folder no/where",
+        ),
+        ({"data.augment": "permute"}, "config.data.augment: 'permute' is unknown, did you mean"),
+        ({"init.weights": "no/file"}, "config.init.weights: there is no file no/file"),
+        ({"init.tokenizer": "no/file"}, "config.init.tokenizer: there is no file no/file"),
+        ({"evaluate.worlds": ("fliped",)}, "config.evaluate.worlds: 'fliped' is unknown, did you mean"),
+        ({"mask.sentence_score": "atention"}, "config.mask.sentence_score: 'atention' is unknown"),
+        ({"mask.word_score": "lr"}, "config.mask.word_score: 'lr' is unknown, did you mean 'llr'?"),
+        ({"fill.think": "yes"}, "config.fill.think: 'yes' is unknown"),
+        ({"rl.loss.variant": "grop"}, "config.rl.loss.variant: 'grop' is unknown, did you mean 'grpo'?"),
+        ({"rl.loss.kl": "k1"}, "config.rl.loss.kl: 'k1' is unknown"),
+        (
+            {"rl.rewards": {"exact": 1.0}},
+            "config.rl.rewards: 'exact' is unknown, did you mean 'exact_match'?",
+        ),
+        (
+            {"rl.visual_gain.of": "truths"},
+            "config.rl.visual_gain.of: 'truths' is unknown, did you mean 'truth'?",
+        ),
+        (
+            {"rl.advantage.combine": "gdp"},
+            "config.rl.advantage.combine: 'gdp' is unknown, did you mean 'gdpo'?",
+        ),
+        ({"rl.advantage.scale": "std"}, "config.rl.advantage.scale: 'std' is unknown"),
+        ({"rl.rewards": {"semantic": 1.0}}, "config.rl.semantic_encoder must name a folder"),
+        ({"rl.group_size": 1}, "config.rl.group_size is 1: a group needs at least 2 answers to compare"),
+        ({"rl.micro_batches": 3}, "config.rl.prompts_per_step=8 does not divide into micro_batches=3"),
+        ({"caption.micro_batches": 5}, "config.caption.batch_size=8 does not divide into micro_batches=5"),
+        ({"rl.temperature": 0.0}, "config.rl.temperature is 0.0: answers differ only if it is positive"),
+    ],
+)
+def test_what_cannot_run_is_told_in_one_sentence(config, changes, message):
+    with config.unlocked():
+        for name, value in changes.items():
+            *path, field = name.split(".")
+            node = config
+            for part in path:
+                node = node[part]
+            node[field] = ConfigDict(value) if isinstance(value, dict) else value
+    with pytest.raises(ConfigError) as error:
+        check_config(config)
+    assert str(error.value).startswith(message)
+    assert "\n" not in str(error.value)

@@ -1,0 +1,17 @@
+"""Shapes come from a bounded set: once a stage has begun, nothing is compiled any more."""
+
+from collections import defaultdict
+
+from mmrpt_jax.reporting.jsonl import read_jsonl
+
+
+def test_steps_after_the_first_compile_nothing(finished_run):
+    compiled = defaultdict(list)
+    for line in read_jsonl(finished_run / "metrics.jsonl"):
+        compiled[line["stage"]].append(line["recompilations"])
+    # Every kind of step there is: imitation of captions, of spans and of replies, and reinforcement.
+    assert {"caption", "sft", "mmrpt_warmup", "mmrpt", "mmrpt_finetune"} <= compiled.keys()
+    assert {stage: counts[1:] for stage, counts in compiled.items() if any(counts[1:])} == {}
+    assert all(len(counts) > 1 for counts in compiled.values())
+    # A program that came out of the cache of an earlier start counts too.
+    assert all(counts[0] > 0 for counts in compiled.values())

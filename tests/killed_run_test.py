@@ -1,0 +1,49 @@
+"""A process that is killed outright, started again with the same command, ends where an undisturbed one does."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+from mmrpt_jax.reporting.jsonl import read_jsonl
+
+STEPS = 60
+
+
+def start(workdir, cache):
+    """The miniature's first stage from the command line, with checkpoints every second step."""
+    flags = [f"--workdir={workdir}", f"--config.compilation_cache={cache}", "--config.stages=('caption',)"]
+    flags += [f"--config.caption.steps={STEPS}", "--config=tests/miniature.py"]
+    command = [sys.executable, "-m", "experiments.launch", *flags]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def finish(process):
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors.decode()
+
+
+def kill_at(process, workdir, step):
+    """Kills the process, not asking it, once it has written about `step`."""
+    metrics = workdir / "metrics.jsonl"
+    while process.poll() is None and (not metrics.exists() or metrics.read_text().count("\n") < step):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_killed_and_started_again(tmp_path):
+    whole, parts, cache = tmp_path / "whole", tmp_path / "parts", tmp_path / "compiled"
+    finish(start(whole, cache))
+    kill_at(start(parts, cache), parts, step=7)
+    assert not (parts / "base" / "complete.json").exists()
+    finish(start(parts, cache))
+    weights = "base/weights.safetensors"
+    assert (parts / weights).read_bytes() == (whole / weights).read_bytes()
+    assert json.loads((parts / "base" / "complete.json").read_text())["steps"] == STEPS
+    lines = read_jsonl(parts / "metrics.jsonl")
+    assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
+    losses = [line["loss"] for line in read_jsonl(whole / "metrics.jsonl")]
+    assert [line["loss"] for line in lines] == losses
