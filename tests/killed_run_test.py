@@ -13,9 +13,9 @@ STEPS = 60
 
 def start(workdir, cache):
     """The miniature's first stage from the command line, with checkpoints every second step."""
-    flags = [f"--workdir={workdir}", f"--config.compilation_cache={cache}", "--config.stages=('caption',)"]
-    flags += [f"--config.caption.steps={STEPS}", "--config=tests/miniature.py"]
-    command = [sys.executable, "-m", "experiments.launch", *flags]
+    overrides = [f"compilation_cache={cache}", "stages=('caption',)", f"caption.steps={STEPS}"]
+    flags = ["--config=tests/miniature.py", *(f"--config.{override}" for override in overrides)]
+    command = [sys.executable, "-m", "experiments.launch", *flags, f"--workdir={workdir}"]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
