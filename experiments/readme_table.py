@@ -15,10 +15,9 @@ _README = flags.DEFINE_string("readme", "README.md", "The file to rewrite, betwe
 COLUMNS = {
     "arm": "arm",
     "filled, biased": "fill/biased/right",
-    "filled, unbiased": "fill/unbiased/right",
     "filled, flipped": "fill/flipped/right",
-    "filled, held out": "fill/held_out/right",
-    "filled, flipped, swapped image": "fill/flipped/swapped",
+    "colours filled, biased": "fill/biased/right/color",
+    "colours filled, flipped": "fill/flipped/right/color",
     "cloze, biased": "cloze/biased",
     "cloze, flipped": "cloze/flipped",
     "fine-tuned, flipped": "finetuned/flipped",

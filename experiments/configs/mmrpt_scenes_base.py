@@ -1,4 +1,9 @@
-"""The base model of the embedded world, captioned from nothing; its weights come with the package."""
+"""The base model of the embedded world, captioned from nothing; its weights come with the package.
+
+COMMAND: python -m experiments.launch --config=experiments/configs/mmrpt_scenes_base.py --workdir=runs/base
+HARDWARE: two CPU cores. WALL TIME: 56 min beside other work. SEED: 0. RESULT: zero-shot cloze accuracy on the biased /
+flipped world 0.72 / 0.47 (chance 0.33), colours 0.90 / 0.67.
+"""
 
 from ml_collections import ConfigDict
 

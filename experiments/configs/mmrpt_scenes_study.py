@@ -1,4 +1,7 @@
-"""All controls of MMRPT on the embedded world, three seeds, with robustness under fine-tuning."""
+"""All controls of MMRPT on the embedded world, three seeds, with robustness under fine-tuning. Not yet run to the end.
+
+COMMAND: python -m experiments.launch --config=experiments/configs/mmrpt_scenes_study.py --workdir=runs/study
+"""
 
 from ml_collections import ConfigDict
 

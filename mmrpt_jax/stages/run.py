@@ -25,7 +25,7 @@ from mmrpt_jax.models.weights import load_weights
 from mmrpt_jax.training.metrics import MetricWriter
 
 # Orders in which a run reads data.
-STREAMS = ("caption", "infill", "caption_control", "infill_control", "supervised", "policy", "finetune")
+STREAMS = ("caption", "supervised", "policy", "infill", "caption_control", "infill_control", "finetune")
 _TOKENIZER_CORPUS = 2000
 
 
