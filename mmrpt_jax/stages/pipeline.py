@@ -15,7 +15,7 @@ from mmrpt_jax.stages.evaluate import evaluate_arm, make_evaluator, write_result
 from mmrpt_jax.stages.mask import run_mask
 from mmrpt_jax.stages.overlays import draw_overlays
 from mmrpt_jax.stages.rl import run_arm
-from mmrpt_jax.stages.run import Run, model_config, open_tokenizer
+from mmrpt_jax.stages.run import Run, model_config, open_tokenizer, write_whole
 from mmrpt_jax.stages.score import run_score
 from mmrpt_jax.stages.validate import ConfigError, check_config
 from mmrpt_jax.training.metrics import MetricWriter
@@ -78,7 +78,7 @@ def _timed(run: Run, name: str, stage) -> None:
 
 
 def _check_same_experiment(before: dict, now: dict, workdir: Path) -> None:
-    for field in before.keys() | now.keys():
+    for field in sorted(before.keys() | now.keys()):
         if field not in _MAY_CHANGE and before.get(field) != now.get(field):
             raise ConfigError(
                 f"{workdir} holds an experiment with another config.{field}: go on with that, or name another folder"
@@ -101,7 +101,7 @@ def write_identity(config: ConfigDict, workdir: Path) -> None:
     path, resolved = workdir / "config.json", json.loads(config.to_json_best_effort())
     if path.exists():
         _check_same_experiment(json.loads(path.read_text()), resolved, workdir)
-    path.write_text(json.dumps(resolved, indent=2))
+    write_whole(path, json.dumps(resolved, indent=2))
     versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
     versions |= {"devices": [str(device) for device in jax.devices()], "seed": config.seed}
     (workdir / "versions.json").write_text(json.dumps(versions, indent=2))

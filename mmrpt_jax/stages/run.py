@@ -166,11 +166,16 @@ def is_complete(directory: Path) -> bool:
 
 
 def mark_complete(directory: Path, summary: dict[str, Any]) -> None:
-    """Records that a stage has finished, with what it found; the record is whole or not there."""
+    """Records that a stage has finished, with what it found."""
     directory.mkdir(parents=True, exist_ok=True)
-    partial = directory / "complete.json.partial"
-    partial.write_text(json.dumps(summary, indent=2, default=_jsonable))
-    partial.rename(directory / "complete.json")
+    write_whole(directory / "complete.json", json.dumps(summary, indent=2, default=_jsonable))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a text file that is whole or not there, whenever the process is stopped."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(text)
+    partial.replace(path)
 
 
 def clear(directory: Path) -> None:

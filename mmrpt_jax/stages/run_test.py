@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from mmrpt_jax.data.tokenizer import train_tokenizer
 from mmrpt_jax.models.sharding import make_mesh
 from mmrpt_jax.stages.run import (
+    STREAMS,
     Run,
     batches,
     clear,
@@ -102,6 +103,14 @@ def test_keys_and_placement(tmp_path, tiny_model, tiny_tokenizer):
     assert run.image_shape == (16, 16)
     placed = run.place({"x": np.arange(16.0).reshape(8, 2)})["x"]
     assert {shard.data.shape for shard in placed.addressable_shards} == {(1, 2)}
+
+
+def test_no_two_data_orders_share_a_seed():
+    runs = [Run(ConfigDict({"seed": seed}), None, None, None, None, None) for seed in range(4)]
+    seeds = [run.data_seed(stream) for run in runs for stream in STREAMS]
+    assert len(set(seeds)) == 4 * len(STREAMS)
+    with pytest.raises(ValueError, match="not in tuple"):
+        runs[0].data_seed("unknown")
 
 
 def test_model_config_of_a_config():

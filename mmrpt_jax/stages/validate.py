@@ -42,6 +42,8 @@ def check_config(config: ConfigDict) -> None:
     _one_of("rl.loss.kl", config.rl.loss.kl, ("none", "k2", "k3"))
     for name in config.rl.rewards:
         _one_of("rl.rewards", name, (*REWARDS, *MADE_HERE))
+    if not any(config.rl.rewards.values()):
+        raise ConfigError("config.rl.rewards: every weight is 0, so there is nothing to learn from")
     _one_of("rl.visual_gain.of", config.rl.visual_gain.of, ("truth", "answer", "span", "surprise"))
     _one_of("rl.advantage.combine", config.rl.advantage.combine, COMBINE)
     _one_of("rl.advantage.scale", config.rl.advantage.scale, ("variant", "group", "batch", "none", "rloo"))

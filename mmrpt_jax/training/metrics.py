@@ -106,11 +106,6 @@ def format_health(metrics: Mapping[str, float]) -> str:
     return " | ".join(fields)
 
 
-def eta_seconds(elapsed: float, steps_done: int, steps_left: int) -> float:
-    """Seconds that `steps_left` steps take at the pace of this process; infinite before its first step."""
-    return elapsed / steps_done * steps_left if steps_done else math.inf
-
-
 def format_duration(seconds: float) -> str:
     """`h:mm:ss`, or `-:--:--` where the duration is unknown (not finite)."""
     if not math.isfinite(seconds):

@@ -86,9 +86,9 @@ def test_health_line_by_hand():
         }
     )
     assert line == (
-        "step 40/600 | reward 0.612 (exact 0.250, visual_gain 0.362) | zero-var 0.12 | entropy 1.250"
-        " | kl 0.0021 | clip 0.031 | ratio 1.0000 | gap 2.2e-05 | trunc 0.00 | unparsed 0.50 | recompiled 2"
-        " | mem 1.50 GiB | eta 1:02:05"
+        "step 40/600 | reward 0.612 (exact 0.250, visual_gain 0.362) | loss 3.0000 | zero-var 0.12"
+        " | entropy 1.250 | kl 0.0021 | clip 0.031 | ratio 1.0000 | gap 2.2e-05 | trunc 0.00 | unparsed 0.50"
+        " | recompiled 2 | mem 1.50 GiB | eta 1:02:05"
     )
 
 
@@ -106,8 +106,6 @@ def test_health_line_leaves_out_what_is_missing(given, line):
 
 
 def test_durations():
-    assert metrics.eta_seconds(elapsed=30.0, steps_done=10, steps_left=50) == 150.0
-    assert metrics.eta_seconds(elapsed=1.0, steps_done=0, steps_left=5) == math.inf
     assert metrics.format_duration(59.6) == "0:01:00"
     assert metrics.format_duration(36000) == "10:00:00"
     assert metrics.format_duration(math.inf) == "-:--:--"

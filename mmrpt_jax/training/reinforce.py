@@ -102,8 +102,11 @@ def make_reinforcement_step(
         metrics: dict = {}
         for _ in range(parts.updates):
             state, metrics = parts.update(state, learned)
-        # One step of the loop is one rollout, however many optimizer steps it feeds.
-        return state._replace(step=jnp.int32(number + 1)), metrics | _summary(judged)
+        # One step of the loop is one rollout, however many optimizer steps it feeds. Left as the update placed it where
+        # there is nothing to take back: a scalar placed otherwise would compile the update a second time.
+        if parts.updates > 1:
+            state = state._replace(step=state.step - (parts.updates - 1))
+        return state, metrics | _summary(judged)
 
     return step
 

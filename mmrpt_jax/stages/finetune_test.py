@@ -1,0 +1,50 @@
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from mmrpt_jax.data.records import Record, write_records
+from mmrpt_jax.data.scene_source import png
+from mmrpt_jax.scenes import WORLDS, ask, render, sample_scene, split_seed
+from mmrpt_jax.stages.finetune import QuestionSource, record_questions
+
+
+def test_questions_of_the_finetuning_split():
+    source, seed = QuestionSource("biased", stream=4, size=12), split_seed("finetune", 4)
+    assert len(source) == 12
+    for index in (0, 5, 11):
+        scene = sample_scene(WORLDS["biased"], seed, index)
+        replies = {q.question: q.reply for q in ask(scene, seed, index)}
+        found = source[index]
+        assert replies[found["question"]] == found["reply"]
+        np.testing.assert_array_equal(found["image"], render(scene))
+    assert len({source[index]["question"] for index in range(12)}) > 6
+
+
+@pytest.fixture
+def run(tmp_path):
+    image = png(np.zeros((8, 8, 3), np.uint8))
+    pairs = [[], [("is it <image> ?", "true"), ("no ?", "false")], [("two ?", "false")]]
+    records = [
+        Record(
+            id=str(i),
+            image=image,
+            captions=[],
+            qa=[{"question": question, "answer": answer} for question, answer in qa],
+            group=str(i),
+            extra=json.dumps({}),
+        )
+        for i, qa in enumerate(pairs)
+    ]
+    write_records(tmp_path / "data", "data", {"train": records})
+    config = ConfigDict({"data": {"path": str(tmp_path / "data"), "split": "train"}})
+    return SimpleNamespace(config=config, image_shape=(16, 16))
+
+
+def test_the_first_question_of_records_that_have_one(run):
+    source = record_questions(run)
+    found = [(source[i]["question"], source[i]["reply"]) for i in range(len(source))]
+    assert found == [("is it < image> ?", "true"), ("two ?", "false")]
+    assert source[0]["image"].shape == (16, 16, 3)
