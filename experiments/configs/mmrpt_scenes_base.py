@@ -21,5 +21,5 @@ def get_config() -> ConfigDict:
     config.init.weights = ""
     config.init.tokenizer = ""
     config.caption.steps = 3600
-    config.caption.infill_every = 0
+    config.caption.infill_every = 2
     return config

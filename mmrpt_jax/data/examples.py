@@ -38,6 +38,17 @@ def load_image(
     return image if image.shape[:2] == (height, width) else resize_image(image, height, width)
 
 
+def captions_of(record: Mapping[str, Any]) -> Sequence[str]:
+    """The captions of a record.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if not record["captions"]:
+        raise ValueError(f"record {record['id']!r} has no captions; leave it out of the split")
+    return record["captions"]
+
+
 @dataclasses.dataclass(frozen=True)
 class PickCaptions(grain.transforms.RandomMap):
     """record -> image and `count` of its captions (with repetition only where there are too few)."""
@@ -48,14 +59,8 @@ class PickCaptions(grain.transforms.RandomMap):
     augment: Augment | None = None
 
     def random_map(self, record: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-        """Draws the captions.
-
-        Raises:
-            ValueError: the record has none.
-        """
-        captions = record["captions"]
-        if not captions:
-            raise ValueError(f"record {record['id']!r} has no captions; leave it out of the split")
+        """Draws the captions."""
+        captions = captions_of(record)
         chosen = rng.choice(len(captions), self.count, replace=len(captions) < self.count)
         return {
             "image": load_image(record["image"], self.height, self.width, self.augment, rng),
@@ -65,7 +70,10 @@ class PickCaptions(grain.transforms.RandomMap):
 
 @dataclasses.dataclass(frozen=True)
 class HideRandomSpan(grain.transforms.RandomMap):
-    """record -> image and its first caption with one random span of up to `max_words` words hidden."""
+    """record -> image and its first caption with one random span of up to `max_words` words hidden.
+
+    A caption without words ("!?") is hidden whole.
+    """
 
     height: int
     width: int
@@ -75,12 +83,12 @@ class HideRandomSpan(grain.transforms.RandomMap):
 
     def random_map(self, record: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
         """Draws the span."""
-        text = escape_placeholders(record["captions"][0])
+        text = escape_placeholders(captions_of(record)[0])
         words = [text[start:end] for start, end in word_spans(text)]
         spans = random_spans(words, rng, max_words=self.max_words)
-        masked = apply_mask(text, spans, mask_token=MASK, context=self.context)
+        masked = apply_mask(text, spans, mask_token=MASK, context=self.context) if spans else (MASK, (text,))
         image = load_image(record["image"], self.height, self.width, self.augment, rng)
-        return {"image": image, "masked": masked.masked_text, "answer": ANSWER_SEPARATOR.join(masked.answers)}
+        return {"image": image, "masked": masked[0], "answer": ANSWER_SEPARATOR.join(masked[1])}
 
 
 @dataclasses.dataclass(frozen=True)

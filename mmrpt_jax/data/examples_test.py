@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mmrpt_jax.data.examples import PickCaptions, PickMask, load_image, stack_images
+from mmrpt_jax.data.examples import HideRandomSpan, PickCaptions, PickMask, load_image, stack_images
 from mmrpt_jax.data.scene_source import png
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (8, 12, 3), np.uint8)
@@ -40,6 +40,18 @@ def test_captions_are_escaped():
 def test_a_record_without_captions_is_named():
     with pytest.raises(ValueError, match="'r1' has no captions"):
         PickCaptions(8, 12, 1).random_map(record(), np.random.default_rng(0))
+
+
+def test_any_span_of_words_is_hidden_and_its_answer_restores_the_caption():
+    hide, rng = HideRandomSpan(8, 12, max_words=2), np.random.default_rng(0)
+    examples = [hide.random_map(record("a red dot ."), rng) for _ in range(100)]
+    assert {e["masked"].replace("[MASK]", e["answer"]) for e in examples} == {"a red dot ."}
+    assert {e["answer"] for e in examples} == {"a", "red", "dot", "a red", "red dot"}
+
+
+def test_a_caption_without_words_is_hidden_whole():
+    example = HideRandomSpan(8, 12, max_words=2).random_map(record("!?"), np.random.default_rng(0))
+    assert (example["masked"], example["answer"]) == ("[MASK]", "!?")
 
 
 def test_a_mask_comes_with_its_own_answer():
