@@ -14,7 +14,7 @@ from mmrpt_jax.data.images import decode_image, resize_image
 from mmrpt_jax.data.nlvr import permute_boxes
 from mmrpt_jax.data.tokenizer import MASK
 from mmrpt_jax.dependency import word_spans
-from mmrpt_jax.masking import apply_mask, random_spans
+from mmrpt_jax.masking import apply_mask, hide_patches, random_spans
 
 # Stands between the answers where a prompt hides several spans.
 ANSWER_SEPARATOR = " ; "
@@ -93,10 +93,11 @@ class HideRandomSpan(grain.transforms.RandomMap):
 
 @dataclasses.dataclass(frozen=True)
 class PickMask(grain.transforms.RandomMap):
-    """record joined with its masks -> id, image and the `fields` of one mask."""
+    """record joined with its masks -> id, image without its hidden patches, and the `fields` of one mask."""
 
     height: int
     width: int
+    patch_size: int
     fields: tuple[str, ...]
     augment: Augment | None = None
 
@@ -104,6 +105,11 @@ class PickMask(grain.transforms.RandomMap):
         """Draws one of the record's masks."""
         chosen = int(rng.integers(len(record["masked"])))
         image = load_image(record["image"], self.height, self.width, self.augment, rng)
+        if len(record["hidden_patches"]):
+            patches = (self.height // self.patch_size) * (self.width // self.patch_size)
+            image = hide_patches(
+                image, np.isin(np.arange(patches), record["hidden_patches"]), self.patch_size
+            )
         return {"id": record["id"], "image": image} | {name: record[name][chosen] for name in self.fields}
 
 

@@ -56,14 +56,23 @@ def test_a_caption_without_words_is_hidden_whole():
 
 def test_a_mask_comes_with_its_own_answer():
     masks = {"masked": ["m0", "m1", "m2"], "answer": ["a0", "a1", "a2"], "sentence": ["s0", "s1", "s2"]}
+    masks["hidden_patches"] = np.array([], int)
     rng = np.random.default_rng(0)
-    pick = PickMask(8, 12, ("masked", "answer"))
+    pick = PickMask(8, 12, 4, ("masked", "answer"))
     examples = [pick.random_map(record("c") | masks, rng) for _ in range(60)]
     assert {(e["id"], e["masked"], e["answer"]) for e in examples} == {
         ("r1", f"m{i}", f"a{i}") for i in range(3)
     }
     assert examples[0].keys() == {"id", "image", "masked", "answer"}
     np.testing.assert_array_equal(examples[0]["image"], IMAGE)
+
+
+def test_hidden_patches_are_grey():
+    masks = {"masked": ["m"], "hidden_patches": np.array([1, 5])}
+    image = PickMask(8, 12, 4, ("masked",)).random_map(record("c") | masks, np.random.default_rng(0))["image"]
+    expected = IMAGE.copy()
+    expected[:4, 4:8] = expected[4:, 8:] = 127
+    np.testing.assert_array_equal(image, expected)
 
 
 def test_draws_depend_on_the_generator_alone():

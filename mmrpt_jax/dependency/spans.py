@@ -98,7 +98,7 @@ def segment_pool(
     segment_ids: Int[Array, "T"],
     num_segments: int,
     *,
-    reduce: Literal["mean", "max"] = "mean",
+    reduce: Literal["mean", "sum", "max"] = "mean",
     valid: Bool[Array, "T"] | None = None,
     empty: float = 0.0,
 ) -> Float[Array, "num_segments"]:
@@ -111,7 +111,7 @@ def segment_pool(
       values: one score per token.
       segment_ids: index of the token's segment; ids outside [0, num_segments) are left out.
       num_segments: static number of segments.
-      reduce: "mean" or "max".
+      reduce: "mean", "sum" or "max".
       valid: tokens that count; all if None.
       empty: result for a segment without tokens.
 
@@ -127,10 +127,11 @@ def segment_pool(
     ids = jnp.where(counted, segment_ids, num_segments)
     count = jax.ops.segment_sum(counted.astype(jnp.float32), ids, num_segments + 1)[:-1]
     values = values.astype(jnp.float32)
-    if reduce == "mean":
-        pooled = jax.ops.segment_sum(values, ids, num_segments + 1)[:-1] / jnp.maximum(count, 1.0)
-    elif reduce == "max":
+    if reduce == "max":
         pooled = jax.ops.segment_max(values, ids, num_segments + 1)[:-1]
+    elif reduce in ("mean", "sum"):
+        pooled = jax.ops.segment_sum(values, ids, num_segments + 1)[:-1]
+        pooled = pooled / jnp.maximum(count, 1.0) if reduce == "mean" else pooled
     else:
-        raise ValueError(f"reduce={reduce!r}: use 'mean' or 'max'.")
+        raise ValueError(f"reduce={reduce!r}: use 'mean', 'sum' or 'max'.")
     return jnp.where(count > 0, pooled, empty)

@@ -85,6 +85,7 @@ def test_segment_pool_by_hand():
     ids = jnp.asarray([0, 0, 1, -1, 1])
     np.testing.assert_allclose(segment_pool(values, ids, 3), [2.0, 1.0, 0.0])
     np.testing.assert_allclose(segment_pool(values, ids, 3, reduce="max"), [3.0, 4.0, 0.0])
+    np.testing.assert_allclose(segment_pool(values, ids, 3, reduce="sum"), [4.0, 2.0, 0.0])
     valid = jnp.asarray([True, False, True, True, False])
     np.testing.assert_allclose(segment_pool(values, ids, 3, valid=valid), [1.0, -2.0, 0.0])
     pooled = segment_pool(values, ids, 3, reduce="max", valid=valid, empty=-1.0)
@@ -96,5 +97,5 @@ def test_segment_pool_leaves_out_ids_beyond_the_end():
 
 
 def test_segment_pool_rejects_unknown_reductions():
-    with pytest.raises(ValueError, match="use 'mean' or 'max'"):
-        segment_pool(jnp.ones(2), jnp.zeros(2, int), 1, reduce="sum")
+    with pytest.raises(ValueError, match="use 'mean', 'sum' or 'max'"):
+        segment_pool(jnp.ones(2), jnp.zeros(2, int), 1, reduce="median")

@@ -1,7 +1,7 @@
 """Compiled evaluation of any parameters of one model: greedy answers and candidate likelihoods."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import jax
@@ -32,6 +32,7 @@ class Evaluator:
         prompt_lengths: buckets.
         text_lengths: buckets of given texts whose likelihood is asked for.
         max_tokens: longest generated answer.
+        place: puts the arrays of a batch on their devices.
     """
 
     model: VLMConfig
@@ -40,6 +41,7 @@ class Evaluator:
     prompt_lengths: tuple[int, ...]
     text_lengths: tuple[int, ...]
     max_tokens: int
+    place: Callable[[Any], Any] = jax.device_put
 
     def __post_init__(self):
         greedy = make_rollout(
@@ -103,7 +105,7 @@ class Evaluator:
         ):
             texts = [candidates[min(start + i, len(prompts) - 1)] for i in range(self.batch_size)]
             padded = [[*group, *[group[-1]] * (width - len(group))] for group in texts]
-            branches = encode_branches(self.tokenizer, padded, lengths=self.text_lengths)
+            branches = self.place(encode_branches(self.tokenizer, padded, lengths=self.text_lengths))
             values = np.asarray(self._likelihood(params, batch, prompt, branches))
             scores += [values[i, : len(texts[i])] for i in range(rows)]
         return scores
@@ -123,8 +125,5 @@ class Evaluator:
             )
             if condition == "none":
                 prompt = hide_images(prompt, np.ones(self.batch_size, bool))
-            yield (
-                min(self.batch_size, len(prompts) - start),
-                stack_images([images[i] for i in chosen]),
-                prompt,
-            )
+            batch = self.place((stack_images([images[i] for i in chosen]), prompt))
+            yield min(self.batch_size, len(prompts) - start), *batch

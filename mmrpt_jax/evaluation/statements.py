@@ -1,7 +1,7 @@
 """True or false? One statement, several views of one scene (NLVR v1: six orders of three boxes), one verdict."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,14 +23,28 @@ class StatementGroup(NamedTuple):
     label: str
 
 
-def statement_groups(records: Sequence[Mapping[str, Any]], height: int, width: int) -> list[StatementGroup]:
-    """Collects records of one `group` and question, whose answers are "true" or "false", in order of appearance."""
+def statement_groups(
+    records: Sequence[Mapping[str, Any]],
+    height: int,
+    width: int,
+    fits: Callable[[str], bool] = lambda prompt: True,
+) -> list[StatementGroup]:
+    """Collects records of one `group` and question, whose answers are "true" or "false", in order of appearance.
+
+    Args:
+        records: with their `qa`.
+        height: of the images that the model takes.
+        width: likewise.
+        fits: whether a prompt can be asked at all; statements whose prompt cannot are left out.
+    """
     found: dict[tuple[str, str, str], list] = defaultdict(list)
     for index in range(len(records)):
         record = records[index]
-        for qa in record["qa"]:
-            if qa["answer"] in VERDICTS:
-                image = load_image(record["image"], height, width)
+        asked = [qa for qa in record["qa"] if qa["answer"] in VERDICTS]
+        asked = [qa for qa in asked if fits(question_prompt(escape_placeholders(qa["question"])))]
+        if asked:
+            image = load_image(record["image"], height, width)
+            for qa in asked:
                 found[record["group"], qa["question"], qa["answer"]].append(image)
     return [StatementGroup(escape_placeholders(q), images, label) for (_, q, label), images in found.items()]
 

@@ -7,6 +7,8 @@ masks.
 
 from mmrpt_jax.masking.leak import keep_learnable as keep_learnable
 from mmrpt_jax.masking.leak import keep_unsolved as keep_unsolved
+from mmrpt_jax.masking.patches import GREY as GREY
+from mmrpt_jax.masking.patches import hide_patches as hide_patches
 from mmrpt_jax.masking.patches import random_patch_mask as random_patch_mask
 from mmrpt_jax.masking.patches import top_patch_mask as top_patch_mask
 from mmrpt_jax.masking.stopwords import STOP_WORDS as STOP_WORDS

@@ -4,7 +4,11 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Key
+import numpy as np
+from jaxtyping import Array, Bool, Float, Key, UInt8
+
+# Mid-grey: next to zero after normalisation.
+GREY = 127
 
 
 def top_patch_mask(
@@ -46,3 +50,24 @@ def random_patch_mask(
       True for the patches to hide.
     """
     return top_patch_mask(jax.random.uniform(key, tuple(shape)), ratio, valid=valid)
+
+
+def hide_patches(
+    image: UInt8[np.ndarray, "h w 3"], hidden: Bool[np.ndarray, "I"], patch_size: int, *, value: int = GREY
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Paints square patches of an image in one grey, on the host.
+
+    Args:
+      image: height and width are multiples of `patch_size`.
+      hidden: True for the patches to paint, row by row.
+      patch_size: side of a patch, pixels.
+      value: the grey, 0 to 255.
+
+    Raises:
+      ValueError: the number of patches is not that of the image.
+    """
+    rows, columns = image.shape[0] // patch_size, image.shape[1] // patch_size
+    if hidden.size != rows * columns:
+        raise ValueError(f"an image of {rows} x {columns} patches cannot hide {hidden.size} of them.")
+    painted = np.kron(hidden.reshape(rows, columns), np.ones((patch_size, patch_size), bool))
+    return np.where(painted[..., None], np.uint8(value), image)

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmrpt_jax.masking.patches import random_patch_mask, top_patch_mask
+from mmrpt_jax.masking.patches import hide_patches, random_patch_mask, top_patch_mask
 
 
 def test_top_patch_mask_by_hand():
@@ -38,3 +38,13 @@ def test_random_patch_mask_spares_padding():
     mask = random_patch_mask(jax.random.key(2), (6, 10), 0.5, valid=jnp.broadcast_to(valid, (6, 10)))
     np.testing.assert_array_equal(mask.sum(-1), np.full(6, 2))
     assert not mask[:, 4:].any()
+
+
+def test_hidden_patches_are_painted_and_the_rest_is_left():
+    image = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+    painted = hide_patches(image, np.array([False, True, False, False, False, True]), 2, value=9)
+    expected = image.copy()
+    expected[0:2, 2:4] = expected[2:4, 4:6] = 9
+    np.testing.assert_array_equal(painted, expected)
+    with pytest.raises(ValueError, match="2 x 3 patches cannot hide 4"):
+        hide_patches(image, np.ones(4, bool), 2)

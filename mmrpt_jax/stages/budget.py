@@ -6,18 +6,25 @@ from mmrpt_jax.models import VLMConfig
 from mmrpt_jax.stages.rewards import computes_gain
 from mmrpt_jax.training.compute import forward_flops, update_flops
 
+# With the image, once more without its sinks, and without the image.
+_SCORING_PASSES = 3
 
-def policy_flops(config: ConfigDict, model: VLMConfig) -> float:
-    """FLOP of a policy arm: format warm-up, rollouts, visual gain, reference, updates. Every arm gets as much.
 
-    Not counted on any side: scoring and masking, which arms share, and evaluation.
+def policy_flops(config: ConfigDict, model: VLMConfig, records: int) -> float:
+    """FLOP of a policy arm: format warm-up, rollouts, visual gain, reference, updates, refreshed masks.
+
+    Every arm gets as much. `records` captions are scored when masks are refreshed; redraws are charged as if all of
+    them were needed. Not counted on any side: the first scoring and masking, which arms share, and evaluation.
     """
-    rl = config.rl
+    rl, data = config.rl, config.data
     group = {"prompts": rl.prompts_per_step, "group": rl.group_size, **_fill_shape(config)}
     # The visual gain is a pass with the image and one without.
-    passes = 1 + 2 * computes_gain(config) + (rl.loss.kl != "none")
+    passes = 1 + rl.resamples + 2 * computes_gain(config) + (rl.loss.kl != "none")
     step = passes * forward_flops(model, **group) + rl.updates_per_rollout * update_flops(model, **group)
-    return config.fill.warmup_steps * supervised_flops(config, model) + rl.steps * step
+    refreshes = (rl.steps - 1) // rl.refresh_every if rl.refresh_every else 0
+    caption = {"prompt_tokens": min(data.prompt_lengths), "branch_tokens": max(data.caption_lengths)}
+    scoring = _SCORING_PASSES * forward_flops(model, prompts=records, group=1, **caption)
+    return config.fill.warmup_steps * supervised_flops(config, model) + rl.steps * step + refreshes * scoring
 
 
 def supervised_flops(config: ConfigDict, model: VLMConfig) -> float:

@@ -12,7 +12,7 @@ from mmrpt_jax.data.tokenizer import EOS
 from mmrpt_jax.models import initialise
 from mmrpt_jax.models.vlm import PromptTokens
 from mmrpt_jax.models.weights import save_weights
-from mmrpt_jax.stages.run import Run, batches, is_complete, mark_complete, open_source
+from mmrpt_jax.stages.run import Run, batches, is_complete, mark_complete
 from mmrpt_jax.training.loop import train
 from mmrpt_jax.training.state import make_optimizer, new_state
 from mmrpt_jax.training.supervised import SupervisedBatch, make_supervised_step
@@ -80,7 +80,7 @@ def pretraining_batches(run: Run, suffix: str) -> Callable[[int], Iterator[Super
 def infill_batches(run: Run, suffix: str) -> Callable[[int], Iterator[SupervisedBatch]]:
     """Images with a caption from which a random span is missing, and the span."""
     cfg, data = run.config.caption, run.config.data
-    source = open_source(run.config, captions=1, size=data.caption_records)
+    source = run.source(captions=1, size=data.caption_records)
 
     def build(batch: dict) -> SupervisedBatch:
         images = stack_images(batch["image"])
@@ -102,7 +102,7 @@ def infill_batches(run: Run, suffix: str) -> Callable[[int], Iterator[Supervised
 def caption_batches(run: Run, suffix: str) -> Callable[[int], Iterator[SupervisedBatch]]:
     """Images with some of their captions; a share of the images is hidden: the model also learns to be blind."""
     cfg, data = run.config.caption, run.config.data
-    source = open_source(run.config, captions=cfg.captions_per_image, size=data.caption_records)
+    source = run.source(captions=cfg.captions_per_image, size=data.caption_records)
 
     def build(batch: dict) -> SupervisedBatch:
         images = stack_images(batch["image"])

@@ -1,12 +1,14 @@
 """Stage 5: what did it help? Every arm, on every world, with the right, a swapped and no image."""
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mmrpt_jax.data.records import open_records
+from mmrpt_jax.data.prompts import fill_prompt
+from mmrpt_jax.data.records import MappedSource, Record, open_records
 from mmrpt_jax.evaluation.accuracy import binomial_ci95, cloze_accuracy, fill_accuracy, question_accuracy
 from mmrpt_jax.evaluation.evaluator import Evaluator
 from mmrpt_jax.evaluation.items import (
@@ -37,6 +39,7 @@ def make_evaluator(run: Run) -> Evaluator:
         prompt_lengths=tuple(data.prompt_lengths),
         text_lengths=tuple(data.caption_lengths),
         max_tokens=max(data.branch_lengths),
+        place=run.place,
     )
 
 
@@ -69,9 +72,9 @@ def _measure_finetuned(run: Run, evaluator: Evaluator, params, name: str, direct
     for world, items in _cloze_sets(run).items():
         row |= _report(f"finetuned/{world}", question_accuracy(evaluator, tuned, items), len(items))
     if run.config.data.kind == "records":
-        groups = statement_groups(
-            open_records(run.config.data.path, run.config.evaluate.split), *run.image_shape
-        )
+        groups = statement_groups(_test_records(run), *run.image_shape, fits=run.room.holds_prompt)
+        if not groups:
+            return row
         blind = finetune(run, params, f"{name}_blind", directory / "finetune_blind", blind=True)
         row["statements/majority"] = majority_share(groups)
         row["statements/seeing"] = statement_accuracy(evaluator, tuned, groups)
@@ -95,13 +98,17 @@ def _fill_sets(run: Run) -> dict[str, list[FillItem]]:
     if run.config.data.kind == "scenes":
         options = {"split": "test", "stream": _STREAM, "count": cfg.fill_items, "context": context}
         return {world: scene_fill_items(world, **options) for world in cfg.worlds}
-    source = open_records(run.config.data.path, cfg.split)
+    source = _test_records(run)
     order = np.random.default_rng(_STREAM).permutation(len(source))
     height, width = run.image_shape
     options = {"height": height, "width": width, "seed": _STREAM, "context": context}
     found = (record_fill_item(source[int(i)], index=int(i), **options) for i in order)
-    items = [item for item in found if item is not None]
-    return {cfg.split: items[: cfg.fill_items]}
+    usable = (item for item in found if item and run.room.holds_prompt(fill_prompt(item.masked)))
+    return {cfg.split: list(itertools.islice(usable, cfg.fill_items))}
+
+
+def _test_records(run: Run) -> MappedSource[Record]:
+    return open_records(run.config.data.path, run.config.evaluate.split)
 
 
 def write_results(run: Run, rows: list[dict[str, Any]]) -> str:

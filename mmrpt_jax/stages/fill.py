@@ -8,13 +8,12 @@ import numpy as np
 from mmrpt_jax.data.examples import PickMask, stack_images
 from mmrpt_jax.data.prompts import completion, encode_branches, fill_prompt
 from mmrpt_jax.data.records import RandomAccess
+from mmrpt_jax.masking import GREY
 from mmrpt_jax.stages.caption import fill_prompts
 from mmrpt_jax.stages.run import Run, batches
 from mmrpt_jax.training.reinforce import PromptBatch
 from mmrpt_jax.training.supervised import SupervisedBatch
 
-# Mid-grey: next to zero after normalisation.
-BLANK = 127
 _FIELDS = ("masked", "answer", "sentence", "blind_logprob", "span_llr")
 
 
@@ -34,13 +33,7 @@ def supervised_batches(
         )
         return run.place(built)
 
-    return batches(
-        source,
-        PickMask(*run.image_shape, _FIELDS, run.augment),
-        build,
-        seed=run.data_seed("supervised"),
-        batch_size=batch_size,
-    )
+    return _batches(run, source, build, "supervised", batch_size)
 
 
 def prompt_batches(
@@ -56,13 +49,7 @@ def prompt_batches(
         images, prompt = run.place((_images(batch, blank_images), fill_prompts(run, batch["masked"])))
         return PromptBatch(images, prompt, texts, columns)
 
-    return batches(
-        source,
-        PickMask(*run.image_shape, _FIELDS, run.augment),
-        build,
-        seed=run.data_seed("policy"),
-        batch_size=batch_size,
-    )
+    return _batches(run, source, build, "policy", batch_size)
 
 
 def known_gain(run: Run, batch: dict) -> dict[str, list[float]]:
@@ -79,6 +66,13 @@ def known_gain(run: Run, batch: dict) -> dict[str, list[float]]:
     return {}
 
 
+def _batches(
+    run: Run, source: RandomAccess[Any], build: Callable[[dict], Any], stream: str, batch_size: int
+) -> Callable[[int], Iterator[Any]]:
+    transform = PickMask(*run.image_shape, run.model.vision.patch_size, _FIELDS, run.augment)
+    return batches(source, transform, build, seed=run.data_seed(stream), batch_size=batch_size)
+
+
 def _images(batch: dict, blank: bool) -> np.ndarray:
     images = stack_images(batch["image"])
-    return np.full_like(images, BLANK) if blank else images
+    return np.full_like(images, GREY) if blank else images

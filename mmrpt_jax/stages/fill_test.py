@@ -3,8 +3,9 @@ import pytest
 from ml_collections import ConfigDict
 
 from mmrpt_jax.data.scene_source import png
+from mmrpt_jax.masking import GREY
 from mmrpt_jax.models.sharding import make_mesh
-from mmrpt_jax.stages.fill import BLANK, known_gain, prompt_batches, supervised_batches
+from mmrpt_jax.stages.fill import known_gain, prompt_batches, supervised_batches
 from mmrpt_jax.stages.run import Run
 
 
@@ -35,6 +36,7 @@ def source():
             "sentence": [" ".join(words)],
             "blind_logprob": np.float32([-i]),
             "span_llr": np.float32([i / 4]),
+            "hidden_patches": np.array([], int),
         }
         for i in range(8)
     ]
@@ -80,7 +82,7 @@ def test_prompts_come_with_what_rewards_read(run, source):
         # p(span | no image) = e^-i.
         assert gain == pytest.approx(1 - np.exp(-i), rel=1e-5)
     # Blank images are grey throughout.
-    assert (np.asarray(batch.images) == BLANK).all()
+    assert (np.asarray(batch.images) == GREY).all()
     # Every device holds its share of the prompts.
     assert {shard.data.shape for shard in batch.prompt.ids.addressable_shards} == {(1, 24)}
 

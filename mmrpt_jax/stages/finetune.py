@@ -10,9 +10,9 @@ import numpy as np
 from mmrpt_jax.data.escape import escape_placeholders
 from mmrpt_jax.data.examples import load_image, stack_images
 from mmrpt_jax.data.prompts import answer_text, encode_branches, encode_prompts, question_prompt
-from mmrpt_jax.data.records import MappedSource, RandomAccess, open_records
+from mmrpt_jax.data.records import MappedSource, RandomAccess, Record, open_records
 from mmrpt_jax.scenes import WORLDS, ask, render, sample_scene, split_seed
-from mmrpt_jax.stages.run import Run, batches, records_with
+from mmrpt_jax.stages.run import Run, batches
 from mmrpt_jax.training.loop import train
 from mmrpt_jax.training.state import make_optimizer, new_state
 from mmrpt_jax.training.supervised import SupervisedBatch, make_supervised_step
@@ -35,19 +35,41 @@ class QuestionSource:
 
 
 def record_questions(run: Run) -> RandomAccess[dict[str, Any]]:
-    """The first question of every training record that has one."""
-    source = records_with(open_records(run.config.data.path, run.config.data.split), "qa")
+    """The first question of every training record whose question fits the prompts.
 
-    def pick(_: int, record: dict[str, Any]) -> dict[str, Any]:
-        question = record["qa"][0]
-        image = load_image(record["image"], *run.image_shape)
-        return {
-            "image": image,
-            "question": escape_placeholders(question["question"]),
-            "reply": escape_placeholders(question["answer"]),
-        }
+    Raises:
+        ValueError: there is none.
+    """
+    source = open_records(run.config.data.path, run.config.data.split)
+    questions = [_first_question(source[index]) for index in range(len(source))]
+    kept = [index for index, found in enumerate(questions) if found and _fits(run, *found)]
+    asked = sum(found is not None for found in questions)
+    if not kept:
+        raise ValueError(
+            f"{run.config.data.path}: {asked} of {len(source)} records ask a question, and none fits"
+        )
+    if asked > len(kept):
+        run.log(f"   left out: {asked - len(kept)} questions too long for config.data's lengths")
 
-    return MappedSource(source, pick)
+    def read(_: int, index: int) -> dict[str, Any]:
+        record = source[index]
+        question, reply = _first_question(record)
+        return {"image": load_image(record["image"], *run.image_shape), "question": question, "reply": reply}
+
+    return MappedSource(kept, read)
+
+
+def _first_question(record: Record) -> tuple[str, str] | None:
+    """Question and answer, with what could be taken for a placeholder escaped."""
+    if not record["qa"]:
+        return None
+    first = record["qa"][0]
+    return escape_placeholders(first["question"]), escape_placeholders(first["answer"])
+
+
+def _fits(run: Run, question: str, reply: str) -> bool:
+    short = len(run.tokenizer.encode(answer_text(reply)).ids) <= max(run.config.data.branch_lengths)
+    return short and run.room.holds_prompt(question_prompt(question))
 
 
 def finetune(run: Run, params: Any, name: str, directory: Path, *, blind: bool = False) -> Any:

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from types import SimpleNamespace
 
@@ -5,6 +6,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from mmrpt_jax.data.fitting import Room
 from mmrpt_jax.data.records import Record, write_records
 from mmrpt_jax.data.scene_source import png
 from mmrpt_jax.scenes import WORLDS, ask, render, sample_scene, split_seed
@@ -24,9 +26,10 @@ def test_questions_of_the_finetuning_split():
 
 
 @pytest.fixture
-def run(tmp_path):
+def run(tmp_path, tiny_tokenizer):
     image = png(np.zeros((8, 8, 3), np.uint8))
     pairs = [[], [("is it <image> ?", "true"), ("no ?", "false")], [("two ?", "false")]]
+    pairs += [[("is it red " * 9 + "?", "true")], [("what is red ?", "a red circle " * 4)]]
     records = [
         Record(
             id=str(i),
@@ -39,8 +42,11 @@ def run(tmp_path):
         for i, qa in enumerate(pairs)
     ]
     write_records(tmp_path / "data", "data", {"train": records})
-    config = ConfigDict({"data": {"path": str(tmp_path / "data"), "split": "train"}})
-    return SimpleNamespace(config=config, image_shape=(16, 16))
+    config = ConfigDict({"data": {"path": str(tmp_path / "data"), "split": "train", "branch_lengths": (9,)}})
+    room, log = Room(tiny_tokenizer, image_tokens=4, prompt=30, text=30), []
+    return SimpleNamespace(
+        config=config, image_shape=(16, 16), tokenizer=tiny_tokenizer, room=room, log=log.append, said=log
+    )
 
 
 def test_the_first_question_of_records_that_have_one(run):
@@ -48,3 +54,11 @@ def test_the_first_question_of_records_that_have_one(run):
     found = [(source[i]["question"], source[i]["reply"]) for i in range(len(source))]
     assert found == [("is it < image> ?", "true"), ("two ?", "false")]
     assert source[0]["image"].shape == (16, 16, 3)
+    # One question and one answer are too long.
+    assert run.said == ["   left out: 2 questions too long for config.data's lengths"]
+
+
+def test_no_question_fits(run):
+    run.room = dataclasses.replace(run.room, prompt=5)
+    with pytest.raises(ValueError, match="4 of 5 records ask a question, and none fits"):
+        record_questions(run)

@@ -8,11 +8,19 @@ from typing import Any
 import numpy as np
 
 from mmrpt_jax.data.examples import ANSWER_SEPARATOR
+from mmrpt_jax.data.prompts import completion
 from mmrpt_jax.data.records import RandomAccess
 from mmrpt_jax.data.sidecar import open_sidecar, write_sidecar
 from mmrpt_jax.data.tokenizer import MASK
 from mmrpt_jax.dependency import sentence_spans, tokens_to_segments, word_spans
-from mmrpt_jax.masking import apply_mask, choose_spans, content_word_spans, random_spans
+from mmrpt_jax.masking import (
+    apply_mask,
+    choose_spans,
+    content_word_spans,
+    keep_unsolved,
+    random_spans,
+    top_patch_mask,
+)
 from mmrpt_jax.stages.run import Run, clear, is_complete, mark_complete
 
 # Per mask: what is shown, what is hidden, the sentence it was hidden from, where it stood; log p of the span given the
@@ -26,6 +34,8 @@ FIELDS = {
     "blind_logprob": float,
     "span_llr": float,
 }
+# Per record: the image patches that training prompts do not show.
+PATCH_FIELDS = {"hidden_patches": int}
 METHODS = ("dependency", "random", "content")
 
 
@@ -49,31 +59,51 @@ def run_mask(run: Run, scores: Path, directory: Path, method: str) -> None:
     rows = list(mask_rows(run, open_sidecar(scores / "records", "train"), method, counts))
     if not rows:
         raise ValueError(
-            f"no caption kept a mask ({dict(counts)}): lower config.mask thresholds or leak filter"
+            f"no caption kept a mask ({dict(counts)}): lower config.mask thresholds or leak filter, or allow longer "
+            "config.data.branch_lengths"
         )
     clear(directory)
-    write_sidecar(directory / "records", "masks", {"train": rows}, fields=FIELDS)
+    write_sidecar(directory / "records", "masks", {"train": rows}, fields=FIELDS | PATCH_FIELDS)
     mark_complete(directory, {"method": method, **counts})
 
 
 def mask_rows(
     run: Run, scores: RandomAccess[Any], method: str, counts: Counter[str]
 ) -> Iterator[dict[str, Any]]:
-    """Yields one row of `FIELDS` per caption that keeps a mask; `counts` says what became of the others."""
+    """Yields a row of all fields per caption that keeps a mask; `counts` says what became of the others."""
     cfg = run.config.mask
     for index in range(len(scores)):
         row = scores[index]
         counts["captions"] += 1
         text, rng = row["caption"][0], np.random.default_rng((run.config.seed, index))
         spans = _choose(cfg, text, row, method, rng)
-        groups = [[span] for span in spans] if cfg.spans_per_prompt == 1 else [spans] if spans else []
-        masks = [_hide(cfg, text, row, group) for group in groups]
-        kept = [mask for mask in masks if mask["blind_logprob"] <= np.log(cfg.max_blind_probability)]
-        counts["spans"] += len(masks)
-        counts["leaked"] += len(masks) - len(kept)
+        size = cfg.spans_per_prompt
+        masks = [_hide(cfg, text, row, spans[i : i + size]) for i in range(0, len(spans), size)]
+        short = [mask for mask in masks if _fits(run, mask)]
+        blind = np.array([mask["blind_logprob"] for mask in short])
+        unsolved = keep_unsolved(blind, max_blind=np.log(cfg.max_blind_probability))
+        kept = [mask for mask, keep in zip(short, unsolved, strict=True) if keep]
+        counts["prompts"] += len(masks)
+        counts["too_long"] += len(masks) - len(short)
+        counts["leaked"] += len(short) - len(kept)
         if kept:
             counts["captions_kept"] += 1
-            yield {"id": row["id"]} | {field: [mask[field] for mask in kept] for field in FIELDS}
+            columns = {field: [mask[field] for mask in kept] for field in FIELDS}
+            yield {"id": row["id"], "hidden_patches": _hidden_patches(cfg, row, rng)} | columns
+
+
+def _hidden_patches(cfg, row: dict[str, Any], rng: np.random.Generator) -> np.ndarray:
+    """Indices of the share of patches to hide: those that the caption looked at most, or any."""
+    received = row["patch_received"]
+    scores = rng.random(received.shape) if cfg.patch_choice == "random" else received
+    return np.flatnonzero(np.asarray(top_patch_mask(scores, cfg.patch_share)))
+
+
+def _fits(run: Run, mask: dict[str, Any]) -> bool:
+    """Whether the completion that is asked for can be written within the longest branch."""
+    thought = mask["sentence"] if run.config.fill.think == "sentence" else ""
+    length = len(run.tokenizer.encode(completion(thought, mask["answer"])).ids)
+    return length <= max(run.config.data.branch_lengths)
 
 
 def _choose(

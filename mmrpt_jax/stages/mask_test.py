@@ -6,6 +6,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from mmrpt_jax.data.sidecar import open_sidecar, write_sidecar
+from mmrpt_jax.dependency import word_spans
 from mmrpt_jax.stages import mask, score
 from mmrpt_jax.stages.mask import mask_rows, run_mask
 from mmrpt_jax.stages.run import is_complete, read_summary
@@ -29,7 +30,14 @@ def row_of(name, text=TEXT, attention=(0.8, 0.1), llr=LLR, blind=BLIND):
     return row
 
 
-def run_of(**options):
+class Words:
+    """A tokenizer of one token per word, mark or tag."""
+
+    def encode(self, text):
+        return SimpleNamespace(ids=word_spans(text.replace("<", " <").replace(">", " ")))
+
+
+def run_of(longest=100, **options):
     """What the stage reads of a run: sentences by attention above 0.5, words by llr above 1.5."""
     options = {
         "sentence_score": "attention",
@@ -42,9 +50,12 @@ def run_of(**options):
         "spans_per_prompt": 1,
         "context": "bidirectional",
         "max_blind_probability": 1.0,
+        "patch_share": 0.0,
+        "patch_choice": "received",
         **options,
     }
-    return SimpleNamespace(config=ConfigDict({"seed": 0, "mask": options}))
+    config = {"seed": 0, "mask": options, "fill": {"think": "none"}, "data": {"branch_lengths": (2, longest)}}
+    return SimpleNamespace(config=ConfigDict(config), tokenizer=Words())
 
 
 def rows_of(*scores, method="dependency", **options):
@@ -62,23 +73,23 @@ def test_spans_of_the_sentences_that_need_the_image():
     assert (row["first_word"], row["last_word"]) == ([6, 1], [6, 2])
     np.testing.assert_allclose(row["span_llr"], [2.6, 2.5], rtol=1e-6)
     np.testing.assert_allclose(row["blind_logprob"], [-0.2, -1.2], rtol=1e-6)
-    assert counts == {"captions": 1, "spans": 2, "leaked": 0, "captions_kept": 1}
+    assert counts == {"captions": 1, "prompts": 2, "too_long": 0, "leaked": 0, "captions_kept": 1}
 
 
 def test_what_the_words_alone_give_away_leaks():
     # exp(-0.2) = 0.82 and exp(-1.2) = 0.30.
     (row,), counts = rows_of(row_of("x"), max_blind_probability=0.5)
     assert row["answer"] == ["red circle"]
-    assert counts == {"captions": 1, "spans": 2, "leaked": 1, "captions_kept": 1}
+    assert counts == {"captions": 1, "prompts": 2, "too_long": 0, "leaked": 1, "captions_kept": 1}
     rows, counts = rows_of(row_of("x"), row_of("y", blind=[0] * 14), max_blind_probability=0.25)
     assert rows == []
-    assert counts == {"captions": 2, "spans": 4, "leaked": 4}
+    assert counts == {"captions": 2, "prompts": 4, "too_long": 0, "leaked": 4}
 
 
 def test_captions_without_a_span_are_left_out():
     rows, counts = rows_of(row_of("x", attention=(0.4, 0.1)), row_of("y"), max_spans=1)
     assert [(row["id"], row["answer"]) for row in rows] == [("y", ["box"])]
-    assert counts == {"captions": 2, "spans": 1, "leaked": 0, "captions_kept": 1}
+    assert counts == {"captions": 2, "prompts": 1, "too_long": 0, "leaked": 0, "captions_kept": 1}
 
 
 def test_one_prompt_may_hide_all_spans():
@@ -88,7 +99,32 @@ def test_one_prompt_may_hide_all_spans():
     assert (row["first_word"], row["last_word"]) == ([1], [6])
     np.testing.assert_allclose(row["blind_logprob"], [-1.4], rtol=1e-6)
     np.testing.assert_allclose(row["span_llr"], [(3.0 + 2.0 + 2.6) / 3], rtol=1e-6)
-    assert counts["spans"] == 1
+    assert counts["prompts"] == 1
+
+
+def test_spans_go_into_prompts_as_many_at_a_time_as_asked():
+    llr = [0.0, 3.0, 0.0, 0.0, 2.8, 0.0, 2.6, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
+    (row,), counts = rows_of(row_of("x", text=TEXT.replace(" on", " tall"), llr=llr), spans_per_prompt=2)
+    assert row["answer"] == ["red ; tall", "box"]
+    assert counts["prompts"] == 2
+
+
+def test_answers_that_no_branch_holds_are_left_out():
+    # One word leaves room in 13 words and marks for the tags around it, two do not.
+    (row,), counts = rows_of(row_of("x"), longest=13)
+    assert row["answer"] == ["box"]
+    assert counts == {"captions": 1, "prompts": 2, "too_long": 1, "leaked": 0, "captions_kept": 1}
+
+
+@pytest.mark.parametrize(("choice", "expected"), [("received", [1, 2]), ("random", None)])
+def test_a_share_of_the_patches_is_hidden(choice, expected):
+    scored = row_of("x") | {"patch_received": np.float32([0.1, 0.4, 0.3, 0.2])}
+    (row,), _ = rows_of(scored, patch_share=0.5, patch_choice=choice)
+    assert row["hidden_patches"].tolist() == expected or (
+        choice == "random" and len(row["hidden_patches"]) == 2
+    )
+    (row,), _ = rows_of(scored)
+    assert row["hidden_patches"].tolist() == []
 
 
 def test_left_context_only():
@@ -128,7 +164,14 @@ def test_the_stage_writes_rows_and_counts_once(tmp_path, scores):
     run_mask(run_of(), scores, directory, "dependency")
     (row,) = open_sidecar(directory / "records", "train")
     assert row["answer"] == ["box", "red circle"]
-    summary = {"method": "dependency", "captions": 1, "spans": 2, "leaked": 0, "captions_kept": 1}
+    summary = {
+        "method": "dependency",
+        "captions": 1,
+        "prompts": 2,
+        "too_long": 0,
+        "leaked": 0,
+        "captions_kept": 1,
+    }
     assert read_summary(directory) == summary
     # Complete: neither options nor scores are looked at again.
     run_mask(run_of(max_blind_probability=0.0), None, directory, "dependency")

@@ -28,7 +28,7 @@ def describe_plan(config: ConfigDict) -> str:
         f"tokens per update     {shared:,} with shared prompts, {completions * (prompt + branch):,} without",
         f"memory of an update   {_update_memory(config, model, params) / 2**20:,.0f} MiB (XLA's own estimate)",
     ]
-    budget = policy_flops(config, model)
+    budget = policy_flops(config, model, data.records)
     for name in config.arms:
         per_step = {"caption": caption_flops, "supervised": supervised_flops}.get(find_arm(name).method)
         steps = f"{round(budget / per_step(config, model)):,} steps" if per_step else _own_steps(config, name)

@@ -30,7 +30,7 @@ def run_arm(run: Run, name: str, masks: Path, directory: Path) -> None:
     """
     if is_complete(directory):
         return
-    arm, spent = find_arm(name), policy_flops(run.config, run.model)
+    arm, spent = find_arm(name), policy_flops(run.config, run.model, len(run.train_source))
     params = run.weights(run.workdir / "base" / "weights.safetensors")
     if arm.method == "caption":
         steps = round(spent / caption_flops(run.config, run.model))

@@ -13,12 +13,14 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from mmrpt_jax.data.escape import escape_placeholders
 from mmrpt_jax.data.examples import AUGMENTATIONS, Augment
+from mmrpt_jax.data.fitting import Room, keep_captions
 from mmrpt_jax.data.pipeline import make_dataset, make_iterator
 from mmrpt_jax.data.prompts import caption_prompt, fill_prompt
-from mmrpt_jax.data.records import MappedSource, RandomAccess, open_records
+from mmrpt_jax.data.records import RandomAccess, open_records
 from mmrpt_jax.data.scene_source import SceneSource
-from mmrpt_jax.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from mmrpt_jax.data.tokenizer import MASK, Tokenizer, load_tokenizer, train_tokenizer
 from mmrpt_jax.models import TransformerConfig, VisionConfig, VLMConfig, abstract_parameters
 from mmrpt_jax.models.sharding import batch_sharding
 from mmrpt_jax.models.weights import load_weights
@@ -51,9 +53,38 @@ class Run:
         return AUGMENTATIONS[self.config.data.augment]
 
     @functools.cached_property
+    def room(self) -> Room:
+        """How long prompts and captions may be."""
+        data = self.config.data
+        return Room(
+            self.tokenizer, self.model.vision.num_patches, max(data.prompt_lengths), max(data.caption_lengths)
+        )
+
+    @functools.cached_property
     def train_source(self) -> RandomAccess[Any]:
         """Records that the masked captions are made of."""
-        return open_source(self.config, captions=1)
+        return self.source(captions=1)
+
+    def source(self, *, captions: int, size: int | None = None) -> RandomAccess[Any]:
+        """Training records with captions that fit; `captions` per scene and `size` scenes, where they are scenes."""
+        if self.config.data.kind == "scenes":
+            return open_source(self.config, captions=captions, size=size)
+        return self._records
+
+    @functools.cached_property
+    def _records(self) -> RandomAccess[Any]:
+        def fits(caption: str) -> bool:
+            # The longest prompt made of a caption shows all of it but one word, and a blank.
+            masked = fill_prompt(f"{escape_placeholders(caption)} {MASK}")
+            return self.room.holds_text(caption) and self.room.holds_prompt(masked)
+
+        kept, captions, records = keep_captions(open_source(self.config, captions=1), fits)
+        if captions or records:
+            self.log(
+                f"   left out: {captions} captions too long for config.data's lengths, "
+                f"{records} records with no caption to use"
+            )
+        return kept
 
     @property
     def logging(self) -> dict[str, Any]:
@@ -101,19 +132,7 @@ def open_source(config: ConfigDict, *, captions: int, size: int | None = None) -
         raise ValueError(f"config.data.kind is 'scenes' or 'records', not {data.kind!r}")
     if not data.path:
         raise ValueError("config.data.path must name a dataset made by `python -m data_prep.convert`")
-    return records_with(open_records(data.path, data.split), "captions")
-
-
-def records_with(source: RandomAccess[Any], field: str) -> RandomAccess[Any]:
-    """The records whose `field` is not empty, in order.
-
-    Raises:
-        ValueError: there is none.
-    """
-    kept = [index for index in range(len(source)) if source[index][field]]
-    if not kept:
-        raise ValueError(f"no record of {len(source)} has {field}")
-    return MappedSource(kept, lambda _, index: source[index])
+    return open_records(data.path, data.split)
 
 
 def model_config(config: ConfigDict, vocab_size: int) -> VLMConfig:

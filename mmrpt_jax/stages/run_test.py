@@ -19,7 +19,6 @@ from mmrpt_jax.stages.run import (
     open_source,
     open_tokenizer,
     read_summary,
-    records_with,
 )
 
 
@@ -46,14 +45,6 @@ def test_batches_are_a_function_of_the_step():
     assert read[:10] != read[10:]
     other = batches(source, None, lambda batch: batch["index"].tolist(), seed=4, batch_size=4)
     assert next(other(0)) != whole[0]
-
-
-def test_records_with_a_field():
-    source = [{"id": i, "qa": ["?"] * (i % 2)} for i in range(5)]
-    kept = records_with(source, "qa")
-    assert [kept[i]["id"] for i in range(len(kept))] == [1, 3]
-    with pytest.raises(ValueError, match="no record of 1 has qa"):
-        records_with(source[:1], "qa")
 
 
 DATA = {"kind": "scenes", "world": "biased", "records": 5, "path": "", "split": "train"}

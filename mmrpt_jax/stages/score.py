@@ -1,22 +1,24 @@
 """Stage 2: how much does each word of each caption need the image? Written once, as a sidecar of the data."""
 
+import functools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Array, Float, Int
 
 from mmrpt_jax.data.escape import escape_placeholders
 from mmrpt_jax.data.examples import load_image, stack_images
 from mmrpt_jax.data.prompts import encode_branches
 from mmrpt_jax.data.records import RandomAccess
 from mmrpt_jax.data.sidecar import open_sidecar, write_sidecar
-from mmrpt_jax.dependency import auc, sentence_spans, tokens_to_segments, word_spans
+from mmrpt_jax.dependency import auc, segment_pool, sentence_spans, tokens_to_segments, word_spans
 from mmrpt_jax.stages.caption import caption_prompts
 from mmrpt_jax.stages.run import Run, clear, is_complete, mark_complete
-from mmrpt_jax.training.scoring import KINDS, make_dependency_scorer, select_layers
+from mmrpt_jax.training.scoring import KINDS, TokenDependency, make_dependency_scorer, select_layers
 
 _AUC_RECORDS = 500
 # Per record: the caption scored; per word: every kind of score and the blind log-probability; per sentence: every
@@ -64,9 +66,8 @@ def sentence_auc(source: RandomAccess[Any], scores: RandomAccess[Any]) -> dict[s
 def score_records(run: Run, params, source: RandomAccess[Any]) -> Iterator[dict[str, Any]]:
     """Yields one row of `FIELDS` per record, in order; the last batch is filled up with its last record."""
     cfg = run.config.score
-    scorer = jax.jit(
-        make_dependency_scorer(run.model, layers=_layers(run), heads=cfg.heads, query_shift=cfg.query_shift)
-    )
+    options = {"heads": cfg.heads, "top_k": cfg.top_k, "query_shift": cfg.query_shift}
+    scorer = jax.jit(make_dependency_scorer(run.model, layers=_layers(run), **options))
     prompts = caption_prompts(run, cfg.batch_size)
     for start in range(0, len(source), cfg.batch_size):
         records = [source[min(i, len(source) - 1)] for i in range(start, start + cfg.batch_size)]
@@ -75,34 +76,42 @@ def score_records(run: Run, params, source: RandomAccess[Any]) -> Iterator[dict[
         branches = encode_branches(
             run.tokenizer, [[text] for text in texts], lengths=run.config.data.caption_lengths
         )
-        scores = jax.device_get(scorer(params, images, prompts, branches))
+        scores = scorer(params, *run.place((images, prompts, branches)))
+        columns = _pooled(run, texts, scores)
         for row in range(min(cfg.batch_size, len(source) - start)):
-            tokens = {kind: getattr(scores, kind)[row, 0] for kind in (*KINDS, "blind_logprobs")}
-            yield _row(run, records[row]["id"], texts[row], tokens, scores.received[row])
+            fields = {field: values[row] for field, values in columns.items()}
+            yield {"id": records[row]["id"], "caption": texts[row]} | fields
 
 
-def _row(
-    run: Run, record_id: str, text: str, tokens: dict[str, np.ndarray], received: np.ndarray
-) -> dict[str, Any]:
-    offsets = run.tokenizer.encode(text).offsets
-    words, sentences = word_spans(text), sentence_spans(text)
-    to_word, to_sentence = tokens_to_segments(offsets, words), tokens_to_segments(offsets, sentences)
-    count = len(offsets)
-    row: dict[str, Any] = {"id": record_id, "caption": text, "patch_received": received}
-    for kind in KINDS:
-        row[f"word_{kind}"] = _pool(tokens[kind][:count], to_word, len(words))
-        row[f"sentence_{kind}"] = _pool(tokens[kind][:count], to_sentence, len(sentences))
-    row["word_blind_logprob"] = np.bincount(
-        np.maximum(to_word, 0), np.where(to_word >= 0, tokens["blind_logprobs"][:count], 0.0), len(words)
-    )
-    return row
+def _pooled(run: Run, texts: Sequence[str], scores: TokenDependency) -> dict[str, list[np.ndarray]]:
+    """Every field but the caption, row by row: token scores pooled over the words and over the sentences."""
+    columns: dict[str, list[np.ndarray]] = {"patch_received": list(np.asarray(scores.received))}
+    offsets = [run.tokenizer.encode(text).offsets for text in texts]
+    for unit, spans_of in (("word", word_spans), ("sentence", sentence_spans)):
+        spans = [spans_of(text) for text in texts]
+        counts = [len(found) for found in spans]
+        segments = np.full((len(texts), scores.llr.shape[-1]), -1, np.int32)
+        for row, (tokens, found) in enumerate(zip(offsets, spans, strict=True)):
+            segments[row, : len(tokens)] = tokens_to_segments(tokens, found)
+        for kind in KINDS:
+            columns[f"{unit}_{kind}"] = _per_unit(getattr(scores, kind), segments, counts, "mean")
+        if unit == "word":
+            columns["word_blind_logprob"] = _per_unit(scores.blind_logprobs, segments, counts, "sum")
+    return columns
 
 
-def _pool(values: np.ndarray, segments: np.ndarray, count: int) -> np.ndarray:
-    """Means over segments, on the host: `dependency.segment_pool` would compile once per caption length."""
-    inside = segments >= 0
-    total = np.bincount(segments[inside], values[inside], count)
-    return total / np.maximum(np.bincount(segments[inside], minlength=count), 1)
+def _per_unit(
+    tokens: Float[Array, "B 1 T"], segments: Int[np.ndarray, "B T"], counts: Sequence[int], reduce: str
+) -> list[np.ndarray]:
+    pooled = np.asarray(_pool(tokens[:, 0], segments, reduce=reduce))
+    return [row[:count] for row, count in zip(pooled, counts, strict=True)]
+
+
+@functools.partial(jax.jit, static_argnames="reduce")
+def _pool(values: Float[Array, "B T"], segments: Int[Array, "B T"], *, reduce: str) -> Float[Array, "B T"]:
+    """A caption has no more units than tokens, so that one program serves all captions of a length."""
+    one = functools.partial(segment_pool, num_segments=values.shape[-1], reduce=reduce)
+    return jax.vmap(one)(values, segments)
 
 
 def _layers(run: Run) -> list[int]:

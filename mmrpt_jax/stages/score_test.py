@@ -40,13 +40,14 @@ def counting_scorer(config, **options):
 def run(tiny_model, tiny_tokenizer, monkeypatch):
     """What the stage reads of a run, with a scorer whose scores are known."""
     monkeypatch.setattr(score, "make_dependency_scorer", counting_scorer)
-    scoring = {"batch_size": 2, "layer_fractions": (0.5, 1.0), "heads": "mean", "query_shift": 0}
+    scoring = {"batch_size": 2, "layer_fractions": (0.5, 1.0), "heads": "mean", "top_k": 1, "query_shift": 0}
     lengths = {"prompt_lengths": (16,), "caption_lengths": (16, 32)}
     return SimpleNamespace(
         config=ConfigDict({"score": scoring, "data": lengths}),
         model=tiny_model,
         tokenizer=tiny_tokenizer,
         image_shape=(16, 16),
+        place=lambda batch: batch,
         train_source=[record("x"), record("y"), record("z", "a red <image> circle")],
         log=lambda text: None,
     )

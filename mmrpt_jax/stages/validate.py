@@ -1,12 +1,14 @@
 """Wrong configs end here, in one sentence, before anything is computed."""
 
 import difflib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from mmrpt_jax.data.examples import AUGMENTATIONS
+from mmrpt_jax.models.sharding import make_mesh
 from mmrpt_jax.objectives import VARIANTS
 from mmrpt_jax.rewards import REWARDS
 from mmrpt_jax.scenes import WORLDS
@@ -16,6 +18,7 @@ from mmrpt_jax.stages.rewards import MADE_HERE
 from mmrpt_jax.training.scoring import KINDS
 
 STAGES = ("caption", "score", "mask", "rl", "evaluate")
+_THRESHOLDS = ("quantile", "mean_std", "otsu", "fixed")
 
 
 class ConfigError(ValueError):
@@ -28,32 +31,39 @@ def check_config(config: ConfigDict) -> None:
     Raises:
         ConfigError: on the first thing that is wrong.
     """
-    for stage in config.stages:
-        _one_of("stages", stage, STAGES)
-    for arm in config.arms:
-        _one_of("arms", arm, ARMS)
+    for field, values, known in _names(config):
+        for value in values:
+            _one_of(field, value, known)
     _check_data(config)
-    for world in config.evaluate.worlds:
-        _one_of("evaluate.worlds", world, WORLDS)
-    _one_of("mask.sentence_score", config.mask.sentence_score, KINDS)
-    _one_of("mask.word_score", config.mask.word_score, KINDS)
-    _one_of("fill.think", config.fill.think, ("none", "sentence"))
-    _one_of("rl.loss.variant", config.rl.loss.variant, VARIANTS)
-    _one_of("rl.loss.kl", config.rl.loss.kl, ("none", "k2", "k3"))
-    for name in config.rl.rewards:
-        _one_of("rl.rewards", name, (*REWARDS, *MADE_HERE))
-    if not any(config.rl.rewards.values()):
-        raise ConfigError("config.rl.rewards: every weight is 0, so there is nothing to learn from")
-    _one_of("rl.visual_gain.of", config.rl.visual_gain.of, ("truth", "answer", "span", "surprise"))
-    _one_of("rl.advantage.combine", config.rl.advantage.combine, COMBINE)
-    _one_of("rl.advantage.scale", config.rl.advantage.scale, ("variant", "group", "batch", "none", "rloo"))
-    # The empty path would be the current folder.
-    encoder = config.rl.semantic_encoder or "none given"
-    if config.rl.rewards.get("semantic", 0.0) and not Path(encoder).is_dir():
-        raise ConfigError(
-            f"config.rl.semantic_encoder must name a folder with a BERT-type encoder for 'semantic': {encoder}"
-        )
+    _check_masks(config)
+    _check_rewards(config)
     _check_batches(config)
+
+
+def _names(config: ConfigDict) -> list[tuple[str, Sequence[Any], Collection[Any]]]:
+    """Fields whose values are names, their values, and the names there are."""
+    mask, rl = config.mask, config.rl
+    return [
+        ("stages", config.stages, STAGES),
+        ("arms", config.arms, ARMS),
+        ("evaluate.worlds", config.evaluate.worlds, WORLDS),
+        ("score.heads", [config.score.heads], ("mean", "max", "top_k", "pooled")),
+        ("score.query_shift", [config.score.query_shift], (0, -1)),
+        ("mask.sentence_score", [mask.sentence_score], KINDS),
+        ("mask.word_score", [mask.word_score], KINDS),
+        ("mask.granularity", [mask.granularity], ("sentence_then_word", "sentence", "word")),
+        ("mask.sentence_threshold.kind", [mask.sentence_threshold.kind], _THRESHOLDS),
+        ("mask.word_threshold.kind", [mask.word_threshold.kind], _THRESHOLDS),
+        ("mask.context", [mask.context], ("bidirectional", "left_only")),
+        ("mask.patch_choice", [mask.patch_choice], ("received", "random")),
+        ("fill.think", [config.fill.think], ("none", "sentence")),
+        ("rl.loss.variant", [rl.loss.variant], VARIANTS),
+        ("rl.loss.kl", [rl.loss.kl], ("none", "k2", "k3")),
+        ("rl.rewards", list(rl.rewards), (*REWARDS, *MADE_HERE)),
+        ("rl.visual_gain.of", [rl.visual_gain.of], ("truth", "answer", "span", "surprise")),
+        ("rl.advantage.combine", [rl.advantage.combine], COMBINE),
+        ("rl.advantage.scale", [rl.advantage.scale], ("variant", "group", "batch", "none", "rloo")),
+    ]
 
 
 def _check_data(config: ConfigDict) -> None:
@@ -71,27 +81,68 @@ def _check_data(config: ConfigDict) -> None:
             raise ConfigError(f"config.init.{name}: there is no file {path}")
 
 
-def _check_batches(config: ConfigDict) -> None:
-    rl, caption = config.rl, config.caption
+def _check_masks(config: ConfigDict) -> None:
+    mask = config.mask
+    for name in ("patch_share", "max_blind_probability"):
+        if not 0 <= mask[name] <= 1:
+            raise ConfigError(f"config.mask.{name} is {mask[name]}: a share lies between 0 and 1")
+    if mask.spans_per_prompt < 1:
+        raise ConfigError(
+            f"config.mask.spans_per_prompt is {mask.spans_per_prompt}: a prompt hides at least 1 span"
+        )
+    if mask.patch_share and config.data.augment != "none":
+        raise ConfigError(
+            f"config.data.augment={config.data.augment!r} moves patches that config.mask.patch_share hides: use one"
+        )
+
+
+def _check_rewards(config: ConfigDict) -> None:
+    rl = config.rl
+    if not any(rl.rewards.values()):
+        raise ConfigError("config.rl.rewards: every weight is 0, so there is nothing to learn from")
+    # The empty path would be the current folder.
+    encoder = rl.semantic_encoder or "none given"
+    if rl.rewards.get("semantic", 0.0) and not Path(encoder).is_dir():
+        raise ConfigError(
+            f"config.rl.semantic_encoder must name a folder with a BERT-type encoder for 'semantic': {encoder}"
+        )
     if rl.group_size < 2:
         raise ConfigError(
             f"config.rl.group_size is {rl.group_size}: a group needs at least 2 answers to compare"
-        )
-    if rl.prompts_per_step % rl.micro_batches:
-        raise ConfigError(
-            f"config.rl.prompts_per_step={rl.prompts_per_step} does not divide into micro_batches={rl.micro_batches}"
-        )
-    if caption.batch_size % caption.micro_batches:
-        raise ConfigError(
-            f"config.caption.batch_size={caption.batch_size} does not divide into micro_batches={caption.micro_batches}"
         )
     if rl.temperature <= 0:
         raise ConfigError(f"config.rl.temperature is {rl.temperature}: answers differ only if it is positive")
 
 
-def _one_of(field: str, value: str, known: Collection[str]) -> None:
+def _check_batches(config: ConfigDict) -> None:
+    """Batches divide into micro-batches, and those over the devices."""
+    try:
+        mesh = make_mesh(**config.mesh.to_dict())
+    except ValueError as error:
+        raise ConfigError(f"config.mesh: {error}") from None
+    shards = mesh.shape["data"] * mesh.shape["fsdp"]
+    for field, parts in (
+        ("caption.batch_size", config.caption.micro_batches),
+        ("score.batch_size", 1),
+        ("fill.batch_size", 1),
+        ("rl.prompts_per_step", config.rl.micro_batches),
+        ("finetune.batch_size", 1),
+        ("evaluate.batch_size", 1),
+    ):
+        section, name = field.split(".")
+        size = config[section][name]
+        if size % parts:
+            raise ConfigError(f"config.{field}={size} does not divide into micro_batches={parts}")
+        if size // parts % shards:
+            raise ConfigError(
+                f"config.{field}: {size // parts} prompts at a time do not divide over {shards} devices (data · fsdp)"
+            )
+
+
+def _one_of(field: str, value: Any, known: Collection[Any]) -> None:
     if value not in known:
-        near = difflib.get_close_matches(value, list(known), n=1, cutoff=0.0)[0]
+        names = [str(name) for name in known]
+        near = difflib.get_close_matches(str(value), names, n=1, cutoff=0.0)[0]
         raise ConfigError(
-            f"config.{field}: {value!r} is unknown, did you mean {near!r}? ({', '.join(known)})"
+            f"config.{field}: {value!r} is unknown, did you mean {near!r}? ({', '.join(names)})"
         )

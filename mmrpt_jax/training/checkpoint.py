@@ -1,6 +1,6 @@
-"""Checkpoints: arrays and what the host must remember, saved and restored together. The only file that knows Orbax.
+"""Checkpoints of a training state. The only file that knows Orbax.
 
-The data's position is the step itself: batches are a pure function of it.
+The data's position is the state's own step: batches, and the keys that sampling draws from, are pure functions of it.
 """
 
 import os
@@ -25,13 +25,11 @@ class Checkpointer:
         """The newest complete step, or None."""
         return self._manager.latest_step()
 
-    def save(self, step: int, state: Any, data: dict) -> None:
-        """Starts saving arrays (`state`) and JSON-able host state (`data`); returns before it is on disk."""
-        self._manager.save(
-            step, args=ocp.args.Composite(state=ocp.args.StandardSave(state), data=ocp.args.JsonSave(data))
-        )
+    def save(self, step: int, state: Any) -> None:
+        """Starts saving a tree of arrays; returns before it is on disk."""
+        self._manager.save(step, args=ocp.args.StandardSave(state))
 
-    def restore(self, like: Any, step: int | None = None) -> tuple[Any, dict]:
+    def restore(self, like: Any, step: int | None = None) -> Any:
         """Restores a checkpoint onto the devices and shardings of `like` (arrays or abstract arrays).
 
         Raises:
@@ -41,9 +39,7 @@ class Checkpointer:
         if step is None:
             raise FileNotFoundError(f"no complete checkpoint in {self._manager.directory}")
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), data=ocp.args.JsonRestore())
-        restored = self._manager.restore(step, args=args)
-        return restored.state, restored.data
+        return self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
 
     def close(self) -> None:
         """Waits for the last save; without it, the last checkpoint may be missing."""

@@ -24,21 +24,20 @@ def assert_equal(found, expected):
 def test_round_trip(tmp_path):
     with Checkpointer(tmp_path / "c") as checkpointer:
         assert checkpointer.latest is None
-        checkpointer.save(3, state_of(3), {"step": 3, "order": [1, 2]})
+        checkpointer.save(3, state_of(3))
     with Checkpointer(tmp_path / "c") as checkpointer:
         assert checkpointer.latest == 3
-        state, data = checkpointer.restore(state_of(0))
+        state = checkpointer.restore(state_of(0))
     assert_equal(state, state_of(3))
-    assert data == {"step": 3, "order": [1, 2]}
 
 
 def test_the_newest_stay(tmp_path):
     with Checkpointer(tmp_path, keep=2) as checkpointer:
         for step in (1, 2, 3):
-            checkpointer.save(step, state_of(step), {})
+            checkpointer.save(step, state_of(step))
     with Checkpointer(tmp_path) as checkpointer:
-        assert_equal(checkpointer.restore(state_of(0))[0], state_of(3))
-        assert_equal(checkpointer.restore(state_of(0), step=2)[0], state_of(2))
+        assert_equal(checkpointer.restore(state_of(0)), state_of(3))
+        assert_equal(checkpointer.restore(state_of(0), step=2), state_of(2))
         with pytest.raises(FileNotFoundError):
             checkpointer.restore(state_of(0), step=1)
 
@@ -53,14 +52,14 @@ def test_nothing_to_restore(tmp_path):
 
 def test_restored_onto_other_devices(tmp_path):
     with Checkpointer(tmp_path) as checkpointer:
-        checkpointer.save(1, state_of(1), {})
+        checkpointer.save(1, state_of(1))
         mesh = make_mesh(2, 4, 1)
         whole, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("fsdp"))
         like = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=split if x.ndim == 2 else whole),
             state_of(0),
         )
-        state, _ = checkpointer.restore(like)
+        state = checkpointer.restore(like)
     assert_equal(state, state_of(1))
     assert state.params["a"].sharding == split
     assert state.params["a"].addressable_shards[0].data.shape == (2, 2)

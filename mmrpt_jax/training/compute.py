@@ -1,13 +1,13 @@
 """Floating-point operations of a step, counted from shapes: what equal-compute controls are matched to.
 
 A product of [m, k] and [k, n] counts 2·m·k·n; norms, activations and softmax are left out; a backward pass counts
-twice its forward pass. Padding counts, because it is computed.
+twice its forward pass. Padding counts, and so do keys that a causal query does not see, because they are computed.
 """
 
 from mmrpt_jax.models.config import TransformerConfig, VLMConfig
 
 
-def stack_flops(config: TransformerConfig, tokens: int, keys: float) -> float:
+def stack_flops(config: TransformerConfig, tokens: int, keys: int) -> float:
     """A forward pass of `tokens` tokens, each over `keys` keys."""
     attention = config.head_dim * (2 * config.heads + 2 * config.kv_heads)
     weights = config.width * (attention + 3 * config.mlp)
@@ -27,8 +27,8 @@ def forward_flops(
     connector = width * (vision.transformer.width + width)
     image = stack_flops(vision.transformer, vision.num_patches, vision.num_patches)
     image += 2.0 * vision.num_patches * (patch + connector)
-    prompt = stack_flops(config.decoder, prompt_tokens, prompt_tokens / 2)
-    branches = stack_flops(config.decoder, group * branch_tokens, prompt_tokens + branch_tokens / 2)
+    prompt = stack_flops(config.decoder, prompt_tokens, prompt_tokens)
+    branches = stack_flops(config.decoder, group * branch_tokens, prompt_tokens + branch_tokens)
     head = 2.0 * group * branch_tokens * width * config.vocab_size
     return prompts * (image + prompt + branches + head)
 

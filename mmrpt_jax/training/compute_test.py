@@ -24,8 +24,8 @@ def layer(tokens, keys):
     return [*heads, *projections, *[(tokens, 4, 3)] * 2, (tokens, 3, 4)]
 
 
-# A causal token sees half the keys of its own block on average.
-PROMPT, BRANCHES = layer(8, 4) * 2, layer(6, 8 + 1) * 2
+# Causal or not, every product of a block is computed.
+PROMPT, BRANCHES = layer(8, 8) * 2, layer(6, 8 + 2) * 2
 HEAD = [(6, 4, 7)]
 
 
@@ -57,4 +57,4 @@ def test_flops_as_xla_counts_them(forward_of):
     )
     counted = forward_of(config).lower(*inputs).compile().cost_analysis()["flops"]
     ours = forward_flops(config, prompts=b, prompt_tokens=p, group=g, branch_tokens=r)
-    assert ours == pytest.approx(counted, rel=0.15)
+    assert ours == pytest.approx(counted, rel=0.1)

@@ -51,7 +51,7 @@ def train(
     """
     with Checkpointer(directory) as checkpointer:
         if checkpointer.latest is not None:
-            state, _ = checkpointer.restore(state)
+            state = checkpointer.restore(state)
         begin = step = checked = int(state.step)
         if step >= steps:
             return state
@@ -68,7 +68,7 @@ def train(
                 writer.write(stage, step, values)
                 log(f"   {stage} | {format_health({'step': step, 'total_steps': steps, **values})}")
             if saving:
-                checkpointer.save(step, state, {"step": step})
+                checkpointer.save(step, state)
         return state
 
 

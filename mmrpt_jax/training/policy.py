@@ -13,7 +13,7 @@ from mmrpt_jax.models.forward import forward
 from mmrpt_jax.models.vlm import BranchTokens, PromptTokens
 from mmrpt_jax.objectives import policy_loss
 from mmrpt_jax.training.accumulate import accumulate_gradients
-from mmrpt_jax.training.state import TrainState
+from mmrpt_jax.training.state import TrainState, apply_gradients
 
 
 class PolicyBatch(NamedTuple):
@@ -78,8 +78,7 @@ def make_policy_step(
 
     def step(state: TrainState, batch: PolicyBatch):
         gradients, metrics = accumulate_gradients(loss, state.params, batch, micro_batches=micro_batches)
-        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        metrics["gradient_norm"] = optax.tree.norm(gradients)
-        return TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state), metrics
+        state, norm = apply_gradients(state, gradients, optimizer)
+        return state, metrics | {"gradient_norm": norm}
 
     return step

@@ -51,7 +51,7 @@ def select_layers(num_layers: int, fractions: tuple[float, float]) -> list[int]:
 
 
 def make_dependency_scorer(
-    config: VLMConfig, *, layers: Sequence[int], heads: str = "mean", query_shift: int = 0
+    config: VLMConfig, *, layers: Sequence[int], heads: str = "mean", top_k: int = 1, query_shift: int = 0
 ) -> Callable[..., TokenDependency]:
     """Builds `score(params, images, prompt, captions) -> TokenDependency`, to be jitted by the caller.
 
@@ -61,6 +61,7 @@ def make_dependency_scorer(
         config: the model.
         layers: whose attention is read.
         heads: as in `dependency.visual_dependency`.
+        top_k: likewise.
         query_shift: 0 reads the row of token t, −1 the row that predicts it.
     """
     model, chosen = VLM(config), jnp.asarray(layers)
@@ -81,7 +82,9 @@ def make_dependency_scorer(
 
         def share(mass):
             visual, elsewhere = mass[chosen, ..., 0], mass[chosen, ..., 1:].sum(axis=-1)
-            return visual_dependency(visual, 1.0 - visual - elsewhere, heads=heads, query_shift=query_shift)
+            return visual_dependency(
+                visual, 1.0 - visual - elsewhere, heads=heads, top_k=top_k, query_shift=query_shift
+            )
 
         attention = share(out.mass)
         caption_keys = jnp.broadcast_to(jnp.arange(1, attention.shape[-1] + 1) + query_shift, attention.shape)

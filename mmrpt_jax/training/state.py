@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
 
 class TrainState(NamedTuple):
@@ -36,6 +36,15 @@ def new_state(params, optimizer: optax.GradientTransformation) -> TrainState:
     )
     opt_state = jax.jit(optimizer.init, out_shardings=shardings)(params)
     return TrainState(jax.device_put(jnp.zeros((), jnp.int32), everywhere), params, opt_state)
+
+
+def apply_gradients(
+    state: TrainState, gradients: Any, optimizer: optax.GradientTransformation
+) -> tuple[TrainState, Float[Array, ""]]:
+    """One optimizer step; returns the next state and the norm of the gradients before any clipping."""
+    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    return TrainState(state.step + 1, params, opt_state), optax.tree.norm(gradients)
 
 
 def _is_named(array: jax.Array) -> bool:

@@ -2,34 +2,15 @@ import pytest
 from ml_collections import ConfigDict
 
 from mmrpt_jax.stages.validate import ConfigError, check_config
+from tests.miniature import miniature_config
 
 
 @pytest.fixture
 def config():
-    """The fields that are checked, all in order."""
-    return ConfigDict(
-        {
-            "stages": ("caption", "score", "mask", "rl", "evaluate"),
-            "arms": ("base", "sft", "mmrpt"),
-            "init": {"weights": "", "tokenizer": ""},
-            "data": {"kind": "scenes", "world": "biased", "path": "", "augment": "none"},
-            "caption": {"batch_size": 8, "micro_batches": 2},
-            "mask": {"sentence_score": "attention", "word_score": "llr"},
-            "fill": {"think": "none"},
-            "rl": {
-                "prompts_per_step": 8,
-                "group_size": 4,
-                "micro_batches": 4,
-                "temperature": 1.0,
-                "semantic_encoder": "",
-                "rewards": {"exact_match": 1.0, "overlong": 1.0, "semantic": 0.0},
-                "visual_gain": {"of": "answer"},
-                "advantage": {"combine": "gdpo", "scale": "variant"},
-                "loss": {"variant": "dapo", "kl": "none"},
-            },
-            "evaluate": {"worlds": ("biased", "flipped")},
-        }
-    )
+    """A config in order."""
+    config = miniature_config()
+    config.init.tokenizer = ""
+    return config
 
 
 def test_a_good_config_passes(config, tmp_path):
@@ -82,6 +63,26 @@ def test_a_good_config_passes(config, tmp_path):
         ({"rl.group_size": 1}, "config.rl.group_size is 1: a group needs at least 2 answers to compare"),
         ({"rl.micro_batches": 3}, "config.rl.prompts_per_step=8 does not divide into micro_batches=3"),
         ({"caption.micro_batches": 5}, "config.caption.batch_size=8 does not divide into micro_batches=5"),
+        (
+            {"fill.batch_size": 12},
+            "config.fill.batch_size: 12 prompts at a time do not divide over 8 devices",
+        ),
+        ({"rl.micro_batches": 2}, "config.rl.prompts_per_step: 4 prompts at a time do not divide over 8"),
+        ({"mesh.tensor": 3}, "config.mesh: a mesh of data=-1, fsdp=1, tensor=3 does not cover the 8 devices"),
+        ({"score.heads": "men"}, "config.score.heads: 'men' is unknown, did you mean 'mean'?"),
+        ({"score.query_shift": 1}, "config.score.query_shift: 1 is unknown"),
+        ({"mask.granularity": "words"}, "config.mask.granularity: 'words' is unknown, did you mean 'word'?"),
+        (
+            {"mask.word_threshold.kind": "quantil"},
+            "config.mask.word_threshold.kind: 'quantil' is unknown, did you mean 'quantile'?",
+        ),
+        ({"mask.context": "left"}, "config.mask.context: 'left' is unknown, did you mean 'left_only'?"),
+        ({"mask.patch_share": 1.5}, "config.mask.patch_share is 1.5: a share lies between 0 and 1"),
+        ({"mask.spans_per_prompt": 0}, "config.mask.spans_per_prompt is 0: a prompt hides at least 1 span"),
+        (
+            {"mask.patch_share": 0.5, "data.augment": "permute_boxes"},
+            "config.data.augment='permute_boxes' moves patches that config.mask.patch_share hides: use one",
+        ),
         ({"rl.temperature": 0.0}, "config.rl.temperature is 0.0: answers differ only if it is positive"),
     ],
 )
