@@ -71,8 +71,29 @@ class VisionConfig:
 
 @dataclasses.dataclass(frozen=True)
 class VLMConfig:
-    """A vision tower, a connector and a decoder with tied embeddings; V tokens in the vocabulary."""
+    """A vision tower, a connector and a decoder with tied embeddings.
+
+    Attributes:
+        vocab_size: V.
+        decoder: the language model.
+        vision: the tower.
+        image_attention: "causal" shows a visual token only what stands before it; "bidirectional" also the rest of
+            its image (BAGEL).
+        image_positions: "sequential" gives every visual token a rotary position of its own; "shared" gives an image
+            one, like a word (BAGEL).
+    """
 
     vocab_size: int
     decoder: TransformerConfig
     vision: VisionConfig
+    image_attention: str = "causal"
+    image_positions: str = "sequential"
+
+    def __post_init__(self):
+        _check("image_attention", self.image_attention, ("causal", "bidirectional"))
+        _check("image_positions", self.image_positions, ("sequential", "shared"))
+
+
+def _check(field: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ValueError(f"{field} is {value!r}; it must be one of {', '.join(map(repr, known))}")
