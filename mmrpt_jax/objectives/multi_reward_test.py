@@ -4,6 +4,7 @@ import functools
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from mmrpt_jax.objectives.advantages import group_advantages, rloo_advantages
 from mmrpt_jax.objectives.multi_reward import gdpo, normalise_then_sum, sum_then_normalise
@@ -65,3 +66,25 @@ def test_c3_rewards_that_do_not_apply():
 
 def test_c3_gdpo_of_equal_rewards_is_zero():
     np.testing.assert_array_equal(gdpo(jnp.ones((2, 3, 2)), WEIGHTS), np.zeros((2, 3)))
+
+
+@pytest.mark.parametrize(
+    "combine, expected",
+    [(sum_then_normalise, (0.974, 0.053, 0.178)), (normalise_then_sum, (0.575, 0.557, 0.558))],
+)
+def test_a_binary_reward_drowns_the_others_in_a_sum(combine, expected):
+    """How far advantages follow each reward, centred by group: a rule, a similarity and a probability.
+
+    To first order the sum gives each its share of the deviation, (0.5, 0.03, 0.1) / 0.511. Normalised first, they
+    count alike: 1 / √3, but for the groups in which the rule holds for all or none.
+    """
+    rng = np.random.default_rng(0)
+    shape = (50_000, 8)
+    rewards = np.stack(
+        [rng.random(shape) < 0.5, rng.normal(0.6, 0.03, shape), rng.normal(0.5, 0.1, shape)], -1
+    )
+    rewards = rewards.astype(np.float32)
+    advantages = np.asarray(combine(jnp.asarray(rewards), jnp.ones(3))).reshape(-1)
+    centred = (rewards - rewards.mean(1, keepdims=True)).reshape(-1, 3)
+    # Standard error 1 / √400,000.
+    assert_close([np.corrcoef(advantages, column)[0, 1] for column in centred.T], expected, atol=0.006)

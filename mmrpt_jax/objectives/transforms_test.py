@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 
 from mmrpt_jax import objectives
 
-SHARDS, ROWS, G, R, K = 8, 2, 4, 5, 3
+SHARDS, ROWS, G, R, K, I, C = 8, 2, 4, 5, 3, 4, 2
 N = SHARDS * ROWS
 
 _rng = np.random.default_rng(0)
@@ -27,12 +27,42 @@ WEIGHTS = np.array([1.0, 0.5, 2.0], np.float32)
 # The members of a group are spread over the shards.
 FLAT = (REWARDS.reshape(-1), _rng.permutation(np.arange(N * G) % 6).astype(np.int32))
 
+# One step of a flow for each image.
+LATENTS, VELOCITY, OTHER = _rng.normal(size=(3, N, I, C)).astype(np.float32)
+TIMES, LEVEL = _rng.uniform(0.1, 1, size=(2, N)).astype(np.float32)
+NEXT = (TIMES * 0.8).astype(np.float32)
+ERRORS = _rng.random((4, N)).astype(np.float32)
+SEEDS = np.arange(N, dtype=np.int32)
+
 PAIR = (LOGPROBS, BEHAVIOUR, MASK)
 BATCH = (LOGPROBS, BEHAVIOUR, ADVANTAGES, MASK)
+IMAGES = MASK[:, 0]
+NFT = (VELOCITY, OTHER, LATENTS, LATENTS[::-1], TIMES, ADVANTAGES, IMAGES)
 
 
 def policy_gradient(*batch):
     return jax.grad(lambda lp: objectives.policy_loss(lp, *batch[1:])[0])(batch[0])
+
+
+def flow_gradient(velocity, latents, times, next_times, level, advantages):
+    """Of the loss of a step half-way to zero."""
+
+    def loss(velocity):
+        step = objectives.flow_transition(latents, velocity, times, next_times, level)
+        logprobs = objectives.transition_logprobs(0.5 * latents, *step)[..., None]
+        kl = objectives.flow_kl(velocity, latents, times, next_times, level, kind="exact")[..., None]
+        mask = jnp.ones(logprobs.shape, bool)
+        return objectives.flow_policy_loss(logprobs, logprobs, advantages, mask, kl=kl, kl_coefficient=0.1)[0]
+
+    return jax.grad(loss)(velocity)
+
+
+def nft_gradient(*batch):
+    return jax.grad(lambda velocity: objectives.nft_loss(velocity, *batch[1:])[0])(batch[0])
+
+
+def for_each_seed(draw):
+    return lambda seeds, *rows: jax.vmap(lambda seed, *row: draw(jax.random.key(seed), *row))(seeds, *rows)
 
 
 def with_valid(fn, **kwargs):
@@ -62,6 +92,30 @@ PER_ROW = {
     ),
     "divide": (objectives.divide, (ADVANTAGES, np.maximum(ADVANTAGES, 0))),
     "policy_gradient": (policy_gradient, BATCH),
+    "timesteps": (lambda rows: rows * objectives.timesteps(steps=R - 1, shift=3.0), (LOGPROBS,)),
+    "shift_times": (functools.partial(objectives.shift_times, shift=3.0), (TIMES,)),
+    "logit_normal_times": (for_each_seed(lambda key: objectives.logit_normal_times(key, (K,))), (SEEDS,)),
+    "interpolate": (objectives.interpolate, (LATENTS, OTHER, TIMES)),
+    "velocity_target": (objectives.velocity_target, (LATENTS, OTHER)),
+    "predict_clean": (objectives.predict_clean, (LATENTS, VELOCITY, TIMES)),
+    "predict_noise": (objectives.predict_noise, (LATENTS, VELOCITY, TIMES)),
+    "flow_sde_level": (functools.partial(objectives.flow_sde_level, second_time=0.9), (TIMES,)),
+    "constant_level": (functools.partial(objectives.constant_level, level=0.3), (TIMES,)),
+    "flow_transition": (objectives.flow_transition, (LATENTS, VELOCITY, TIMES, NEXT, LEVEL)),
+    "sample_transition": (for_each_seed(objectives.sample_transition), (SEEDS, LATENTS, LEVEL)),
+    "transition_logprobs": (objectives.transition_logprobs, (LATENTS, OTHER, LEVEL, IMAGES)),
+    "transition_kl": (objectives.transition_kl, (LATENTS, OTHER, LEVEL, IMAGES)),
+    "flow_kl": (objectives.flow_kl, (VELOCITY, OTHER, TIMES, NEXT, LEVEL, IMAGES)),
+    "flow_kl_exact": (
+        functools.partial(objectives.flow_kl, kind="exact"),
+        (VELOCITY, OTHER, TIMES, NEXT, LEVEL, IMAGES),
+    ),
+    "flow_matching_errors": (objectives.flow_matching_errors, (VELOCITY, LATENTS, OTHER, IMAGES)),
+    "reward_weights": (with_valid(objectives.reward_weights, temperature=0.5), (REWARDS, VALID)),
+    "best_of_group_weights": (with_valid(objectives.best_of_group_weights), (REWARDS, VALID)),
+    "preference_pairs": (with_valid(objectives.preference_pairs, tolerance=0.5), (REWARDS, VALID)),
+    "flow_gradient": (flow_gradient, (VELOCITY, LATENTS, TIMES, NEXT, LEVEL, ADVANTAGES)),
+    "nft_gradient": (nft_gradient, NFT),
 }
 
 # Functions whose results are added over the shards.
@@ -74,6 +128,15 @@ SUMMED = {
 } | {
     f"policy_loss_{variant}": (functools.partial(objectives.policy_loss, variant=variant, budget=R), BATCH)
     for variant in objectives.VARIANTS
+}
+SUMMED |= {
+    "flow_policy_loss": (lambda *batch: objectives.flow_policy_loss(*batch, kl=batch[0] ** 2), BATCH),
+    "nft_loss": (objectives.nft_loss, NFT),
+    "flow_matching_loss": (
+        lambda *latents: objectives.flow_matching_loss(*latents[:-1], weights=latents[-1]),
+        (VELOCITY, LATENTS, OTHER, IMAGES, TIMES),
+    ),
+    "flow_dpo_loss": (functools.partial(objectives.flow_dpo_loss, beta=10.0), (*ERRORS, IMAGES)),
 }
 
 # Functions of the whole batch: inside a map they need to know its axis.
