@@ -6,6 +6,8 @@ Parameters are plain nested dicts everywhere outside this room; only this room k
 
 from mmrpt_jax.models.autoencoder import Autoencoder as Autoencoder
 from mmrpt_jax.models.autoencoder import PatchAutoencoder as PatchAutoencoder
+from mmrpt_jax.models.autoencoder import decode_tokens as decode_tokens
+from mmrpt_jax.models.autoencoder import encode_tokens as encode_tokens
 from mmrpt_jax.models.autoencoder import to_pixels as to_pixels
 from mmrpt_jax.models.autoencoder import to_uint8 as to_uint8
 from mmrpt_jax.models.config import AutoencoderConfig as AutoencoderConfig
@@ -21,8 +23,6 @@ from mmrpt_jax.models.initialise import count_parameters as count_parameters
 from mmrpt_jax.models.initialise import initialise as initialise
 from mmrpt_jax.models.kl_autoencoder import KLAutoencoder as KLAutoencoder
 from mmrpt_jax.models.kl_autoencoder import reconstruction_loss as reconstruction_loss
-from mmrpt_jax.models.latents import pack_latents as pack_latents
-from mmrpt_jax.models.latents import unpack_latents as unpack_latents
 from mmrpt_jax.models.unified import ThoughtState as ThoughtState
 from mmrpt_jax.models.unified import copy_experts as copy_experts
 from mmrpt_jax.models.unified import encode_prompt as encode_prompt

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
+from mmrpt_jax.models.config import LatentConfig
 from mmrpt_jax.models.latents import pack_latents, unpack_latents
 
 
@@ -36,6 +37,39 @@ def to_pixels(images: UInt8[Array, "*E h w 3"]) -> Float[Array, "*E h w 3"]:
 def to_uint8(pixels: Float[Array, "*E h w 3"]) -> UInt8[Array, "*E h w 3"]:
     """Numbers in [-1, 1] as the nearest bytes; what lies outside is clipped."""
     return jnp.clip(jnp.round((pixels + 1.0) * 127.5), 0, 255).astype(jnp.uint8)
+
+
+def encode_tokens(
+    coder: Autoencoder, images: UInt8[Array, "*E h w 3"], config: LatentConfig
+) -> Float[Array, "*E I features"]:
+    """Images as the packed latents that a unified model learns to draw.
+
+    Raises:
+        ValueError: the autoencoder is not the one that `config` describes.
+    """
+    _check_fit(coder, config)
+    return pack_latents(coder.encode(images), config.pack)
+
+
+def decode_tokens(
+    coder: Autoencoder, tokens: Float[Array, "*E I features"], config: LatentConfig
+) -> UInt8[Array, "*E h w 3"]:
+    """Packed latents as images.
+
+    Raises:
+        ValueError: the autoencoder is not the one that `config` describes.
+    """
+    _check_fit(coder, config)
+    return to_uint8(coder.decode(unpack_latents(tokens, config.grid, config.pack)))
+
+
+def _check_fit(coder: Autoencoder, config: LatentConfig) -> None:
+    found, wanted = (coder.channels, coder.downsample), (config.channels, config.downsample)
+    if found != wanted:
+        raise ValueError(
+            f"the autoencoder has {found[0]} channels at 1/{found[1]} of the image, the model draws {wanted[0]} at "
+            f"1/{wanted[1]}: change one of them"
+        )
 
 
 @jax.tree_util.register_static
