@@ -79,6 +79,34 @@ def test_its_kernels_are_sharded():
     assert specs["encoder.conv_in.bias"].sharding.is_fully_replicated
 
 
+def convolve(x, params):
+    """3x3 on maps that are padded already, stride 1."""
+    height, width = x.shape[1] - 2, x.shape[2] - 2
+    kernel = np.asarray(params["kernel"])
+    taps = [x[:, i : i + height, j : j + width] @ kernel[i, j] for i in range(3) for j in range(3)]
+    return np.sum(taps, axis=0) + np.asarray(params["bias"])
+
+
+def test_resampling_by_hand():
+    """Down: a row and a column of zeros behind the image, every second place. Up: every place twice, both ways."""
+    config = AutoencoderConfig(width=8, multipliers=(1, 1), blocks=0, channels=4)
+    params = initialise(config, jax.random.key(0))
+    _, seen = AutoencoderNetwork(config).apply(
+        {"params": params}, to_pixels(IMAGES), capture_intermediates=True
+    )
+    encoder, decoder = seen["intermediates"]["encoder"], seen["intermediates"]["decoder"]
+
+    def output(half, name):
+        return np.asarray(half[name]["__call__"][0])
+
+    padded = np.pad(output(encoder, "conv_in"), ((0, 0), (0, 1), (0, 1), (0, 0)))
+    down = convolve(padded, params["encoder"]["down.0.downsample.conv"])[:, ::2, ::2]
+    np.testing.assert_allclose(output(encoder, "down.0.downsample.conv"), down, rtol=1e-4, atol=1e-4)
+    wide = output(decoder, "up.1.block.0").repeat(2, axis=1).repeat(2, axis=2)
+    up = convolve(np.pad(wide, ((0, 0), (1, 1), (1, 1), (0, 0))), params["decoder"]["up.1.upsample.conv"])
+    np.testing.assert_allclose(output(decoder, "up.1.upsample.conv"), up, rtol=1e-4, atol=1e-4)
+
+
 def test_a_residual_block_by_hand():
     """Eight channels make eight groups: each channel is normalised by itself."""
     rng = np.random.default_rng(1)
@@ -91,13 +119,10 @@ def test_a_residual_block_by_hand():
         x = (x - x.mean((1, 2), keepdims=True)) / np.sqrt(x.var((1, 2), keepdims=True) + 1e-6)
         return x / (1 + np.exp(-x))
 
-    def convolve(x, kernel):
-        wide = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-        windows = [wide[:, i : i + 4, j : j + 4] @ kernel[i, j] for i in range(3) for j in range(3)]
-        return np.sum(windows, axis=0)
+    def conv(name, x):
+        return convolve(np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), params[name])
 
-    h = convolve(normed_swish(x), np.asarray(params["conv1"]["kernel"]))
-    h = convolve(normed_swish(h), np.asarray(params["conv2"]["kernel"]))
+    h = conv("conv2", normed_swish(conv("conv1", normed_swish(x))))
     np.testing.assert_allclose(block.apply({"params": params}, x), x + h, rtol=1e-4, atol=1e-4)
 
 
