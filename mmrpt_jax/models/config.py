@@ -71,8 +71,123 @@ class VisionConfig:
 
 @dataclasses.dataclass(frozen=True)
 class VLMConfig:
-    """A vision tower, a connector and a decoder with tied embeddings; V tokens in the vocabulary."""
+    """A vision tower, a connector and a decoder with tied embeddings.
+
+    Attributes:
+        vocab_size: V.
+        decoder: the language model.
+        vision: the tower.
+        image_attention: "causal" shows a visual token only what stands before it; "bidirectional" also the rest of
+            its image (BAGEL).
+        image_positions: "sequential" gives every visual token a rotary position of its own; "shared" gives an image
+            one, like a word (BAGEL).
+    """
 
     vocab_size: int
     decoder: TransformerConfig
     vision: VisionConfig
+    image_attention: str = "causal"
+    image_positions: str = "sequential"
+
+    def __post_init__(self):
+        _check("image_attention", self.image_attention, ("causal", "bidirectional"))
+        _check("image_positions", self.image_positions, ("sequential", "shared"))
+
+
+@dataclasses.dataclass(frozen=True)
+class LatentConfig:
+    """What a unified model draws: the latents of an image autoencoder.
+
+    Attributes:
+        channels: C of the autoencoder.
+        downsample: pixels per latent, each way.
+        height: rows of the latent grid.
+        width: columns of the latent grid.
+        pack: a token is a square of `pack` x `pack` latents.
+    """
+
+    channels: int
+    downsample: int
+    height: int
+    width: int
+    pack: int = 2
+
+    def __post_init__(self):
+        if self.height % self.pack or self.width % self.pack:
+            size = f"{self.height}x{self.width}"
+            raise ValueError(f"latent grid {size} does not divide into squares of pack {self.pack}")
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Latent tokens per column and per row."""
+        return self.height // self.pack, self.width // self.pack
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of one drawn image."""
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def features(self) -> int:
+        """Numbers in one latent token."""
+        return self.pack**2 * self.channels
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of a drawn image, in pixels."""
+        return self.height * self.downsample, self.width * self.downsample
+
+
+@dataclasses.dataclass(frozen=True)
+class AutoencoderConfig:
+    """A convolutional KL autoencoder of images; the defaults are those of FLUX.
+
+    Attributes:
+        width: channels of the first level.
+        multipliers: channels of each level, in multiples of `width`; each level but the last halves the image.
+        blocks: residual blocks per level of the encoder; the decoder has one more.
+        channels: C, numbers per latent.
+        shift: latents are (z − shift) · scale; mean of z over images.
+        scale: 1 / standard deviation of z over images.
+    """
+
+    width: int = 128
+    multipliers: tuple[int, ...] = (1, 2, 4, 4)
+    blocks: int = 2
+    channels: int = 16
+    shift: float = 0.1159
+    scale: float = 0.3611
+
+    @property
+    def downsample(self) -> int:
+        """Pixels per latent, each way."""
+        return 2 ** (len(self.multipliers) - 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class UnifiedConfig:
+    """A vision-language model that also draws.
+
+    Attributes:
+        vlm: what understands.
+        latent: what is drawn.
+        experts: what drawing does not share with understanding; "dense": nothing, "moe": the MLPs, "mot": every
+            weight of the decoder.
+    """
+
+    vlm: VLMConfig
+    latent: LatentConfig
+    experts: str = "mot"
+
+    def __post_init__(self):
+        _check("experts", self.experts, ("dense", "moe", "mot"))
+        if self.vlm.decoder.width % 4:
+            width = self.vlm.decoder.width
+            raise ValueError(
+                f"positions of latent tokens are quarters of the width ({width}): make it a multiple of 4"
+            )
+
+
+def _check(field: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ValueError(f"{field} is {value!r}; it must be one of {', '.join(map(repr, known))}")

@@ -1,5 +1,6 @@
 """The transformer: one block, scanned over layers. Vision tower and language model are both this stack."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -26,21 +27,27 @@ class Tokens(NamedTuple):
     valid: Bool[Array, "B G T"]
 
 
-class Shared(NamedTuple):
-    """Where the keys of the shared prompt stand; the same for all layers.
+class Context(NamedTuple):
+    """Where keys that were computed before stand; the same for all layers.
+
+    A prompt's keys are shared by the group and have no G axis; a branch's earlier tokens are its own and have one.
 
     Attributes:
-        order: [B S].
-        valid: [B S].
-        regions: [B S M] indicator columns whose attention mass is wanted, or None.
+        order: [B S] or [B G S].
+        valid: [B S] or [B G S].
+        regions: [B S M] indicator columns whose attention mass is wanted, or None; one shared context at most.
         query_weights: [B G T] weights of the branch queries in the mass that each key receives; needed with
             regions.
     """
 
-    order: Int[Array, "B S"]
-    valid: Bool[Array, "B S"]
+    order: Int[Array, "B *G S"]
+    valid: Bool[Array, "B *G S"]
     regions: Float[Array, "B S M"] | None = None
     query_weights: Float[Array, "B G T"] | None = None
+
+
+# Keys and values of a context: [B S K H] or [B G S K H] each, with a leading L axis for all layers.
+KeysValues = tuple[Float[Array, "*E S K H"], Float[Array, "*E S K H"]]
 
 
 class Cache(NamedTuple):
@@ -76,8 +83,8 @@ class Block(nn.Module):
     def __call__(
         self,
         x: Float[Array, "B G T D"],
-        shared_kv: tuple[Float[Array, "B S K H"], Float[Array, "B S K H"]] | None,
-        shared: Shared | None,
+        context_kv: Sequence[KeysValues],
+        contexts: Sequence[Context],
         tokens: Tokens,
         cache: Cache | None = None,
     ) -> tuple[Float[Array, "B G T D"], LayerOutput]:
@@ -85,8 +92,8 @@ class Block(nn.Module):
 
         Args:
             x: token features.
-            shared_kv: this layer's keys and values of the shared prompt, or None.
-            shared: where those keys stand.
+            context_kv: this layer's keys and values of what stands before the tokens; the prompt first.
+            contexts: where those keys stand, one for each.
             tokens: where the tokens of `x` stand.
             cache: during sampling, this layer's keys and values of the branch so far (T = 1).
         """
@@ -99,10 +106,12 @@ class Block(nn.Module):
             keys = jax.lax.dynamic_update_slice_in_dim(cache.keys, keys, cache.index, axis=2)
             values = jax.lax.dynamic_update_slice_in_dim(cache.values, values, cache.index, axis=2)
             own = KeyBlock(keys, values, cache.order, jnp.ones_like(cache.order, bool))
-        blocks, weights = [own], None
-        if shared is not None:
-            blocks.insert(0, KeyBlock(*shared_kv, shared.order, shared.valid, shared.regions))
-            weights = shared.query_weights
+        blocks = [
+            KeyBlock(*kv, context.order, context.valid, context.regions)
+            for kv, context in zip(context_kv, contexts, strict=True)
+        ]
+        blocks.append(own)
+        weights = next((c.query_weights for c in contexts if c.query_weights is not None), None)
         seen = attend(queries, tokens.order, blocks, query_weights=weights, query_chunk=cfg.query_chunk)
         flat = seen.values.reshape(*x.shape[:-1], cfg.heads * cfg.head_dim)
         x = x + Linear(cfg.width, ("heads", "embed"), name="out")(flat)
@@ -137,8 +146,8 @@ class Stack(nn.Module):
     def __call__(
         self,
         x: Float[Array, "B G T D"],
-        shared_kv: tuple[Float[Array, "L B S K H"], Float[Array, "L B S K H"]] | None,
-        shared: Shared | None,
+        context_kv: Sequence[KeysValues],
+        contexts: Sequence[Context],
         tokens: Tokens,
     ) -> tuple[Float[Array, "B G T D"], LayerOutput]:
         """Runs all layers; every array of the returned `LayerOutput` has a leading L axis."""
@@ -146,10 +155,10 @@ class Stack(nn.Module):
             nn.remat(Block, prevent_cse=False) if self.config.remat else Block,
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            in_axes=(0 if shared_kv is not None else nn.broadcast, nn.broadcast, nn.broadcast),
+            in_axes=(0, nn.broadcast, nn.broadcast),
             length=self.config.layers,
             unroll=self.config.unroll,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
-        x, outputs = layers(self.config, name="layers")(x, shared_kv, shared, tokens)
+        x, outputs = layers(self.config, name="layers")(x, context_kv, contexts, tokens)
         return RMSNorm(self.config.norm_eps, name="final_norm")(x), outputs

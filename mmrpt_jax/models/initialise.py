@@ -8,15 +8,21 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from mmrpt_jax.models.config import VLMConfig
+from mmrpt_jax.models.config import AutoencoderConfig, LatentConfig, UnifiedConfig, VLMConfig
+from mmrpt_jax.models.kl_autoencoder import AutoencoderNetwork
+from mmrpt_jax.models.latents import LatentTokens
 from mmrpt_jax.models.sharding import RULES, parameter_shardings
+from mmrpt_jax.models.unified import copy_experts
 from mmrpt_jax.models.vlm import VLM, BranchTokens, PromptTokens
 
+Config = VLMConfig | UnifiedConfig | AutoencoderConfig
 
-def initialise(config: VLMConfig, key, mesh: Mesh | None = None, rules: Mapping[str, str | None] = RULES):
+
+def initialise(config: Config, key, mesh: Mesh | None = None, rules: Mapping[str, str | None] = RULES):
     """Fresh parameters as a plain nested dict; with a mesh, each is born in its shards, never whole anywhere.
 
-    The values depend on the key alone, not on the mesh.
+    The values depend on the key alone, not on the mesh. A unified model begins as its vision-language model would
+    from the same key, its generation experts as copies.
     """
     if mesh is None:
         return _initialise(config, key)
@@ -24,7 +30,7 @@ def initialise(config: VLMConfig, key, mesh: Mesh | None = None, rules: Mapping[
     return jax.jit(_unboxed, static_argnums=0, out_shardings=shardings)(config, key)
 
 
-def abstract_parameters(config: VLMConfig, mesh: Mesh | None = None, rules: Mapping[str, str | None] = RULES):
+def abstract_parameters(config: Config, mesh: Mesh | None = None, rules: Mapping[str, str | None] = RULES):
     """Shapes, types and (with a mesh) shardings of all parameters, without computing any."""
     boxed = jax.eval_shape(functools.partial(_boxed, config), jax.random.key(0))
     if mesh is None:
@@ -42,12 +48,22 @@ def count_parameters(params) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
-def _boxed(config: VLMConfig, key):
+def _boxed(config: Config, key):
     """Parameters in boxes that carry their logical axes."""
-    return VLM(config).init(key, *_smallest_input(config))["params"]
+    match config:
+        case VLMConfig():
+            return VLM(config).init(key, *_smallest_input(config))["params"]
+        case UnifiedConfig():
+            tokens = LatentTokens(config.latent, config.vlm.decoder.width)
+            drawn = tokens.init(jax.random.fold_in(key, 0), *_smallest_drawing(config.latent))["params"]
+            return copy_experts(_boxed(config.vlm, key) | {"latents": drawn}, config.experts)
+        case AutoencoderConfig():
+            image = jnp.zeros((1, config.downsample, config.downsample, 3))
+            return AutoencoderNetwork(config).init(key, image)["params"]
+    raise TypeError(f"there are no parameters for a {type(config).__name__}")
 
 
-def _unboxed(config: VLMConfig, key):
+def _unboxed(config: Config, key):
     return nn.unbox(_boxed(config, key))
 
 
@@ -61,3 +77,7 @@ def _smallest_input(config: VLMConfig):
     images = jnp.zeros((1, 1, vision.image_height, vision.image_width, 3), jnp.uint8)
     branches = BranchTokens(jnp.zeros((1, 1, 1), jnp.int32), jnp.ones((1, 1, 1), bool))
     return images, PromptTokens(ids, ids == 0, ids == 0), branches
+
+
+def _smallest_drawing(config: LatentConfig):
+    return jnp.zeros((1, 1, config.num_tokens, config.features)), jnp.zeros((1, 1))

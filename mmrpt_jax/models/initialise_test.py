@@ -1,13 +1,19 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
+from mmrpt_jax.models.config import LatentConfig, UnifiedConfig
 from mmrpt_jax.models.initialise import abstract_parameters, count_parameters, initialise
 from mmrpt_jax.models.sharding import make_mesh
+from mmrpt_jax.models.unified import encode_prompt, velocity
 from mmrpt_jax.models.vlm import VLM
-from mmrpt_jax.models.vlm_test import CONFIG, VARIANT
+from mmrpt_jax.models.vlm_test import CONFIG, VARIANT, make_batch
+
+UNIFIED = UnifiedConfig(CONFIG, LatentConfig(channels=2, downsample=4, height=4, width=4))
 
 
 @pytest.fixture(scope="module")
@@ -71,3 +77,49 @@ def test_count(config):
 def test_layers_differ(params):
     kernels = params["decoder"]["layers"]["query"]["kernel"]
     assert np.abs(kernels[0] - kernels[1]).max() > 0.1
+
+
+@pytest.fixture(scope="module")
+def unified():
+    return initialise(UNIFIED, jax.random.key(0), make_mesh(2, 2, 2))
+
+
+def test_a_unified_model_begins_as_its_vlm_and_copies(unified, params):
+    understanding = {name: part for name, part in unified.items() if name not in ("generation", "latents")}
+    jax.tree.map(np.testing.assert_array_equal, understanding, params)
+    jax.tree.map(np.testing.assert_array_equal, unified["generation"], params["decoder"])
+
+
+def test_experts_are_sharded_like_their_originals(unified):
+    where = lambda tree: jax.tree.map(lambda leaf: leaf.sharding.spec, tree)  # noqa: E731
+    assert where(unified["generation"]) == where(unified["decoder"])
+    assert unified["latents"]["inward"]["kernel"].sharding.spec == PartitionSpec(None, "fsdp")
+    assert where(unified) == where(abstract_parameters(UNIFIED, make_mesh(2, 2, 2)))
+
+
+def test_a_fresh_model_has_no_flow(unified):
+    images, prompt, _ = make_batch()
+    latents = np.random.default_rng(0).normal(size=(2, 3, 4, 8)).astype(np.float32)
+
+    @jax.jit
+    def flow(params):
+        state = encode_prompt(UNIFIED, params, images, prompt)
+        return velocity(UNIFIED, params, state, latents, np.full((2, 3), 0.5))
+
+    np.testing.assert_array_equal(flow(unified), 0.0)
+
+
+@pytest.mark.parametrize("experts", ["dense", "moe", "mot"])
+def test_count_of_a_unified_model(experts):
+    width, features = CONFIG.decoder.width, UNIFIED.latent.features
+    own = {"dense": 0, "moe": 2 * 3 * width * CONFIG.decoder.mlp, "mot": stack_size(CONFIG.decoder)}[experts]
+    ways = (
+        256 * width + width + width * width + width + features * width + width + width * features + features
+    )
+    found = count_parameters(abstract_parameters(dataclasses.replace(UNIFIED, experts=experts)))
+    assert found == count_parameters(abstract_parameters(CONFIG)) + own + ways
+
+
+def test_other_configs_are_refused():
+    with pytest.raises(TypeError, match="there are no parameters for a LatentConfig"):
+        abstract_parameters(UNIFIED.latent)

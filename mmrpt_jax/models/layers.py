@@ -31,12 +31,13 @@ class Linear(nn.Module):
     features: int
     axes: Sequence[str]
     use_bias: bool = False
+    kernel_init: nn.initializers.Initializer = _KERNEL
 
     @nn.compact
     def __call__(self, x: Float[Array, "*E D"]) -> Float[Array, "*E F"]:
         """Projects the last axis to `features`, in the type of `x`."""
         shape = (x.shape[-1], self.features)
-        kernel = self.param("kernel", nn.with_logical_partitioning(_KERNEL, tuple(self.axes)), shape)
+        kernel = self.param("kernel", nn.with_logical_partitioning(self.kernel_init, tuple(self.axes)), shape)
         y = x @ kernel.astype(x.dtype)
         if self.use_bias:
             zeros = nn.with_logical_partitioning(nn.initializers.zeros, (self.axes[-1],))

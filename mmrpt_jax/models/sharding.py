@@ -20,6 +20,9 @@ RULES: Mapping[str, str | None] = {
     "norm": None,
     "patch": None,
     "image": None,
+    "latent": None,
+    "frequency": None,
+    "channels": "fsdp",
 }
 
 

@@ -41,6 +41,6 @@ class VisionTower(nn.Module):
         # All patches share one order: attention inside an image is bidirectional.
         nowhere = jnp.zeros(x.shape[:3], jnp.int32)
         tokens = Tokens(nowhere, nowhere, nowhere == 0)
-        x, _ = Stack(cfg.transformer, name="stack")(x, None, None, tokens)
+        x, _ = Stack(cfg.transformer, name="stack")(x, (), (), tokens)
         x = nn.gelu(Linear(self.output_width, ("embed", "mlp"), use_bias=True, name="connector_in")(x[:, 0]))
         return Linear(self.output_width, ("mlp", "embed"), use_bias=True, name="connector_out")(x)

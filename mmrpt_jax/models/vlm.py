@@ -3,11 +3,12 @@
 from typing import NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from mmrpt_jax.models.config import VLMConfig
-from mmrpt_jax.models.decoder import LayerOutput, Shared, Stack, Tokens
+from mmrpt_jax.models.decoder import Context, LayerOutput, Stack, Tokens
 from mmrpt_jax.models.vision import VisionTower
 
 
@@ -44,7 +45,7 @@ class PromptState(NamedTuple):
         keys: [L B P K H].
         values: [L B P K H].
         valid: [B P].
-        length: [B], valid tokens; the branches' first position.
+        length: [B], rotary positions that the prompt takes; the branches' first one.
         last_hidden: [B D] features that predict the branches' first token.
     """
 
@@ -89,12 +90,12 @@ class VLM(nn.Module):
             batch, count = images.shape[:2]
             features = self.vision(images.reshape(batch * count, *images.shape[2:]))
             x = place_images(x, features.reshape(batch, -1, x.shape[-1]), prompt.image_slots)
-        positions = jnp.broadcast_to(jnp.arange(x.shape[1], dtype=jnp.int32), x.shape[:2])
-        tokens = Tokens(positions[:, None], positions[:, None], prompt.valid[:, None])
-        hidden, out = self.decoder(x[:, None], None, None, tokens)
+        tokens = prompt_places(self.config, prompt)
+        hidden, out = self.decoder(x[:, None], (), (), tokens)
         # Padding is on the right, but image slots may be hidden: the last valid token tells the length.
-        length = jnp.max(jnp.where(prompt.valid, positions + 1, 0), axis=1)
-        last = jnp.take_along_axis(hidden[:, 0], (length - 1)[:, None, None], axis=1)[:, 0]
+        end = jnp.max(jnp.where(prompt.valid, jnp.arange(1, x.shape[1] + 1), 0), axis=1)
+        last = jnp.take_along_axis(hidden[:, 0], (end - 1)[:, None, None], axis=1)[:, 0]
+        length = jnp.max(jnp.where(prompt.valid, tokens.positions[:, 0] + 1, 0), axis=1)
         return PromptState(out.keys[:, :, 0], out.values[:, :, 0], prompt.valid, length, last)
 
     def extend(
@@ -112,16 +113,30 @@ class VLM(nn.Module):
             prompt key received.
         """
         tokens = branch_positions(prompt.length, branches)
-        shared = shared_keys(prompt)._replace(regions=regions, query_weights=query_weights)
-        hidden, out = self.decoder(self.embed(branches.ids), (prompt.keys, prompt.values), shared, tokens)
+        context = prompt_context(prompt)._replace(regions=regions, query_weights=query_weights)
+        x = self.embed(branches.ids)
+        hidden, out = self.decoder(x, [(prompt.keys, prompt.values)], [context], tokens)
         first = jnp.broadcast_to(prompt.last_hidden[:, None, None], (*hidden.shape[:2], 1, hidden.shape[-1]))
         return jnp.concatenate([first, hidden[:, :, :-1]], axis=2), out
 
 
-def shared_keys(prompt: PromptState) -> Shared:
-    """Where the prompt's keys stand: in order of position."""
-    order = jnp.broadcast_to(jnp.arange(prompt.valid.shape[1], dtype=jnp.int32), prompt.valid.shape)
-    return Shared(order, prompt.valid)
+def prompt_places(config: VLMConfig, prompt: PromptTokens) -> Tokens:
+    """Positions and order of prompt tokens, as `image_positions` and `image_attention` have them: [B 1 P]."""
+    slots = prompt.image_slots
+    index = jnp.broadcast_to(jnp.arange(slots.shape[1], dtype=jnp.int32), slots.shape)
+    positions = order = index
+    # Images may follow each other without a word between: each is as long as it has patches.
+    opens = slots & ((jnp.cumsum(slots, axis=1) - 1) % config.vision.num_patches == 0)
+    if config.image_positions == "shared":
+        positions = jnp.cumsum(~slots | opens, axis=1, dtype=jnp.int32) - 1
+    if config.image_attention == "bidirectional":
+        order = jnp.where(slots, jax.lax.cummax(jnp.where(opens, index, 0), axis=1), index)
+    return Tokens(positions[:, None], order[:, None], prompt.valid[:, None])
+
+
+def prompt_context(prompt: PromptState) -> Context:
+    """Where the prompt's keys stand: before everything that its branches say."""
+    return Context(jnp.zeros(prompt.valid.shape, jnp.int32), prompt.valid)
 
 
 def branch_positions(prompt_length: Int[Array, "B"], branches: BranchTokens) -> Tokens:

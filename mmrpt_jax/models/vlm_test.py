@@ -10,7 +10,7 @@ from mmrpt_jax.models.config import TransformerConfig, VisionConfig, VLMConfig
 from mmrpt_jax.models.decoder import Tokens
 from mmrpt_jax.models.forward import forward
 from mmrpt_jax.models.initialise import abstract_parameters
-from mmrpt_jax.models.vlm import VLM, BranchTokens, PromptTokens, place_images
+from mmrpt_jax.models.vlm import VLM, BranchTokens, PromptTokens, place_images, prompt_places
 
 DECODER = TransformerConfig(width=32, layers=2, heads=4, kv_heads=2, head_dim=8, mlp=48)
 TOWER = dataclasses.replace(DECODER, layers=1, rope_theta=0.0)
@@ -21,6 +21,8 @@ VARIANT = dataclasses.replace(
     CONFIG,
     decoder=dataclasses.replace(DECODER, **OPTIONS),
     vision=dataclasses.replace(CONFIG.vision, transformer=dataclasses.replace(TOWER, query_chunk=3)),
+    image_attention="bidirectional",
+    image_positions="shared",
 )
 IMAGE, TEXT = True, False
 B, G, P, R = 2, 3, 12, 5
@@ -63,8 +65,20 @@ def params():
     return random_parameters(CONFIG)
 
 
+def places(config, slots):
+    """Rotary position and order of each token of one row, token by token."""
+    positions, order = [], []
+    for i, slot in enumerate(slots):
+        # Both images of a prompt have four patches; the first image of a row begins where its slots do.
+        inside = slot and sum(slots[:i]) % 4 != 0
+        last = positions[-1] if positions else -1
+        positions.append(last + (0 if inside and config.image_positions == "shared" else 1))
+        order.append(order[-1] if inside and config.image_attention == "bidirectional" else i)
+    return positions, order
+
+
 def flat_scores(config, params, images, prompt, branches):
-    """Each branch behind its own copy of images and prompt, one causal sequence each: logprobs and entropies."""
+    """Each branch behind its own copy of images and prompt, one sequence each: logprobs and entropies."""
     starts = prompt.valid.sum(-1)
     ids, valid = np.zeros((B, G, P + R), int), np.zeros((B, G, P + R), bool)
     slots = np.zeros((B, G, P + R), bool)
@@ -77,8 +91,9 @@ def flat_scores(config, params, images, prompt, branches):
     def run(model):
         x, features = model.embed(ids.reshape(B * G, -1)), model.vision(copies)
         x = x.at[np.nonzero(slots.reshape(B * G, -1))].set(features.reshape(-1, x.shape[-1]))
-        order = np.broadcast_to(np.arange(P + R), (B * G, 1, P + R))
-        hidden, _ = model.decoder(x[:, None], None, None, Tokens(order, order, valid.reshape(B * G, 1, -1)))
+        rows = np.array([places(config, row) for row in slots.reshape(B * G, -1)])
+        tokens = Tokens(rows[:, :1], rows[:, 1:], valid.reshape(B * G, 1, -1))
+        hidden, _ = model.decoder(x[:, None], (), (), tokens)
         return hidden[:, 0].reshape(B, G, P + R, -1)
 
     hidden = VLM(config).apply({"params": params}, method=run)
@@ -167,3 +182,39 @@ def test_place_images_fills_slots_in_order():
     placed = place_images(jnp.asarray(x), jnp.asarray(features), jnp.asarray(slots))
     expected = [[0, 10, 11, -3, -4, 12, 13], [20, 21, 22, 23, -11, -12, -13]]
     np.testing.assert_array_equal(placed[..., 0], expected)
+
+
+PLACES = {
+    ("causal", "sequential"): (
+        [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11],
+        [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11],
+    ),
+    ("bidirectional", "sequential"): (
+        [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11],
+        [0, 1, 1, 1, 1, 5, 5, 5, 5, 9, 10, 11],
+    ),
+    ("bidirectional", "shared"): (
+        [0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 4, 5],
+        [0, 1, 1, 1, 1, 5, 5, 5, 5, 9, 10, 11],
+    ),
+    ("causal", "shared"): ([0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]),
+}
+
+
+@pytest.mark.parametrize(("attention", "positions"), PLACES)
+def test_places_of_two_adjacent_images(attention, positions):
+    config = dataclasses.replace(CONFIG, image_attention=attention, image_positions=positions)
+    slots = np.array([[TEXT, *[IMAGE] * 8, TEXT, TEXT, TEXT]])
+    found = prompt_places(config, PromptTokens(np.zeros_like(slots, int), ~np.zeros_like(slots), slots))
+    expected = PLACES[attention, positions]
+    np.testing.assert_array_equal(found.positions[0, 0], expected[0])
+    np.testing.assert_array_equal(found.order[0, 0], expected[1])
+
+
+def test_unknown_image_options_are_refused():
+    with pytest.raises(ValueError, match="image_attention is 'full'; it must be one of 'causal', 'bidirect"):
+        dataclasses.replace(CONFIG, image_attention="full")
+    with pytest.raises(
+        ValueError, match="image_positions is 'none'; it must be one of 'sequential', 'shared'"
+    ):
+        dataclasses.replace(CONFIG, image_positions="none")

@@ -7,6 +7,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 from safetensors.numpy import load_file
 
+from mmrpt_jax.models.config import AutoencoderConfig, LatentConfig, UnifiedConfig
 from mmrpt_jax.models.initialise import abstract_parameters
 from mmrpt_jax.models.sharding import make_mesh
 from mmrpt_jax.models.vlm_test import CONFIG, random_parameters
@@ -37,6 +38,27 @@ def test_parameters_come_back(tmp_path, params):
     stored = load_file(path)
     np.testing.assert_array_equal(
         stored["decoder.layers.mlp.up.kernel"], params["decoder"]["layers"]["mlp"]["up"]["kernel"]
+    )
+
+
+@pytest.mark.parametrize("experts", ["dense", "moe", "mot"])
+def test_a_unified_model_comes_back(experts, tmp_path):
+    latent = LatentConfig(channels=2, downsample=4, height=4, width=4)
+    config = UnifiedConfig(CONFIG, latent, experts)
+    params = random_parameters(config)
+    save_weights(tmp_path / "w", params)
+    loaded = load_weights(tmp_path / "w", abstract_parameters(config, make_mesh(2, 2, 2)))
+    jax.tree.map(np.testing.assert_array_equal, loaded, params)
+    assert loaded["latents"]["inward"]["kernel"].sharding.spec == PartitionSpec(None, "fsdp")
+
+
+def test_an_autoencoder_is_stored_under_the_names_of_flux(tmp_path):
+    config = AutoencoderConfig(width=8, multipliers=(1, 2), blocks=1, channels=4)
+    params = random_parameters(config)
+    save_weights(tmp_path / "w", params)
+    assert "encoder.down.1.block.0.nin_shortcut.kernel" in load_file(tmp_path / "w")
+    jax.tree.map(
+        np.testing.assert_array_equal, load_weights(tmp_path / "w", abstract_parameters(config)), params
     )
 
 

@@ -11,7 +11,7 @@ from mmrpt_jax.models.config import VLMConfig
 from mmrpt_jax.models.decoder import Block, Cache, Tokens
 from mmrpt_jax.models.head import logits
 from mmrpt_jax.models.layers import RMSNorm
-from mmrpt_jax.models.vlm import VLM, PromptState, PromptTokens, shared_keys
+from mmrpt_jax.models.vlm import VLM, PromptState, PromptTokens, prompt_context
 
 
 class Rollout(NamedTuple):
@@ -120,7 +120,7 @@ def make_decode_step(
     cfg = config.decoder
     stacked = params["decoder"]["layers"]
     layers = [jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in range(cfg.layers)]
-    shared = shared_keys(prompt)
+    context = prompt_context(prompt)
     slots = prompt.length[:, None, None] + jnp.arange(max_tokens, dtype=jnp.int32)
     slots = jnp.broadcast_to(slots, (slots.shape[0], group_size, max_tokens))
     block, norm = Block(cfg), RMSNorm(cfg.norm_eps)
@@ -133,7 +133,7 @@ def make_decode_step(
         for i, layer in enumerate(layers):
             cache = Cache(*caches[i], slots, step)
             prompt_kv = prompt.keys[i], prompt.values[i]
-            x, out = block.apply({"params": layer}, x, prompt_kv, shared, tokens, cache)
+            x, out = block.apply({"params": layer}, x, [prompt_kv], [context], tokens, cache)
             grown.append((out.keys, out.values))
         return norm.apply({"params": params["decoder"]["final_norm"]}, x)[:, :, 0], grown
 

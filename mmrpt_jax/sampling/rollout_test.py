@@ -6,7 +6,7 @@ from scipy.stats import chisquare
 
 from mmrpt_jax.models.sharding import batch_sharding, make_mesh
 from mmrpt_jax.models.vlm import BranchTokens
-from mmrpt_jax.models.vlm_test import CONFIG, make_batch, random_parameters, score
+from mmrpt_jax.models.vlm_test import CONFIG, VARIANT, make_batch, random_parameters, score
 from mmrpt_jax.sampling import make_rollout
 
 B, G, R, V = 8, 4, 6, CONFIG.vocab_size
@@ -62,6 +62,17 @@ def test_sampled_logprobs_equal_scored_ones(params, prompts, banned, rollout):
     np.testing.assert_allclose(rollout.logprobs[valid], scored[valid], rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(rollout.logprobs[~valid], 0.0)
     assert np.std(rollout.logprobs[valid]) > 0.1
+
+
+def test_sampled_logprobs_equal_scored_ones_with_every_option(prompts):
+    """Shared positions among them: the first branch token does not stand where the prompt's tokens end."""
+    params = random_parameters(VARIANT)
+    images, prompt = jax.tree.map(lambda x: x[:2], prompts)
+    found = jax.jit(make_rollout(VARIANT, group_size=2, max_tokens=3, end_ids=()))(
+        params, images, prompt, jax.random.key(0)
+    )
+    scored = score(VARIANT, params, images, prompt, BranchTokens(found.ids, found.valid)).logprobs
+    np.testing.assert_allclose(found.logprobs, scored, rtol=1e-5, atol=1e-5)
 
 
 def test_branches_end_with_the_first_end_token(rollout):

@@ -1,0 +1,89 @@
+"""Latents of an image and tokens of the decoder: how one becomes the other and back."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from mmrpt_jax.models.config import LatentConfig
+from mmrpt_jax.models.layers import Linear
+
+_FREQUENCIES = 256
+
+
+def pack_latents(latents: Float[Array, "*E h w C"], pack: int) -> Float[Array, "*E I features"]:
+    """Makes squares of `pack` x `pack` latents into tokens, row by row; in a token row, column, channel (BAGEL)."""
+    *leading, height, width, channels = latents.shape
+    rows, columns = height // pack, width // pack
+    squares = latents.reshape(*leading, rows, pack, columns, pack, channels).swapaxes(-4, -3)
+    return squares.reshape(*leading, rows * columns, pack * pack * channels)
+
+
+def unpack_latents(
+    tokens: Float[Array, "*E I features"], grid: tuple[int, int], pack: int
+) -> Float[Array, "*E h w C"]:
+    """Undoes `pack_latents`; `grid` is the number of tokens per column and per row."""
+    *leading, _, features = tokens.shape
+    (rows, columns), channels = grid, features // pack**2
+    squares = tokens.reshape(*leading, rows, columns, pack, pack, channels).swapaxes(-4, -3)
+    return squares.reshape(*leading, rows * pack, columns * pack, channels)
+
+
+def time_features(times: Float[Array, "*E"], features: int = _FREQUENCIES) -> Float[Array, "*E F"]:
+    """cos(t·ω) ‖ sin(t·ω) with ω_i = 10000^(−2i/F), F features (DiT, arXiv 2212.09748); t in [0, 1], not scaled."""
+    half = features // 2
+    angles = times[..., None].astype(jnp.float32) * _falling_frequencies(half)
+    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+
+
+def grid_positions(rows: int, columns: int, width: int) -> Float[Array, "I D"]:
+    """Fixed positions of a grid, row by row: sin ‖ cos of the column, then sin ‖ cos of the row (MAE, BAGEL).
+
+    Each of the four parts has D/4 frequencies 10000^(−4i/D). BAGEL keeps these values for a large square and picks
+    them from there; they depend on row and column alone, so the size of that square does not matter.
+    """
+    frequencies = _falling_frequencies(width // 4)
+
+    def encode(count):
+        angles = jnp.arange(count, dtype=jnp.float32)[:, None] * frequencies
+        return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+
+    across = jnp.broadcast_to(encode(columns)[None], (rows, columns, width // 2))
+    down = jnp.broadcast_to(encode(rows)[:, None], (rows, columns, width // 2))
+    return jnp.concatenate([across, down], axis=-1).reshape(rows * columns, width)
+
+
+def _falling_frequencies(count: int) -> Float[Array, "count"]:
+    return 10_000.0 ** (-jnp.arange(count, dtype=jnp.float32) / count)
+
+
+class LatentTokens(nn.Module):
+    """The way in, `embed`, and the way out, `flow`; both linear, as in BAGEL."""
+
+    config: LatentConfig
+    width: int
+
+    def setup(self):
+        """Declares both projections and the embedding of time."""
+        self.inward = Linear(self.width, ("latent", "embed"), use_bias=True)
+        self.time_in = Linear(self.width, ("frequency", "mlp"), use_bias=True)
+        self.time_out = Linear(self.width, ("mlp", "embed"), use_bias=True)
+        # A velocity of zero to begin with: a new head disturbs nothing that is trained already.
+        self.outward = Linear(
+            self.config.features, ("embed", "latent"), use_bias=True, kernel_init=nn.initializers.zeros
+        )
+
+    def __call__(self, latents, times):
+        """Goes in and out; used for initialisation."""
+        return self.flow(self.embed(latents, times))
+
+    def embed(
+        self, latents: Float[Array, "B G I features"], times: Float[Array, "B G"]
+    ) -> Float[Array, "B G I D"]:
+        """Tokens of noisy latents: projection, plus time, plus place."""
+        time = self.time_out(nn.silu(self.time_in(time_features(times))))
+        place = grid_positions(*self.config.grid, self.width)
+        return self.inward(latents) + time[:, :, None] + place
+
+    def flow(self, hidden: Float[Array, "B G I D"]) -> Float[Array, "B G I features"]:
+        """The velocity that features stand for, float32."""
+        return self.outward(hidden.astype(jnp.float32))
