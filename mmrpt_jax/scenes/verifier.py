@@ -5,14 +5,14 @@ an object still counts if it is near enough to one that the renderer could have 
 not read, and `examine` says how much of the image the reading explains.
 """
 
-import functools
 from typing import NamedTuple
 
 import numpy as np
 
+from mmrpt_jax.scenes.fit import MARGIN, best_fit
 from mmrpt_jax.scenes.regions import grown, interior, label_components
-from mmrpt_jax.scenes.render import BACKGROUND, PALETTE, coverage
-from mmrpt_jax.scenes.world import COLORS, IMAGE_SIZE, SHAPES, SIZES, Object, Scene
+from mmrpt_jax.scenes.render import BACKGROUND, PALETTE
+from mmrpt_jax.scenes.world import COLORS, IMAGE_SIZE, RADIUS, SIZES, Object, Scene
 
 FOREGROUND_DISTANCES = (60.0, 100.0, 140.0)
 """RGB distances from the background, tried in this order: the higher ones part objects that blur has joined."""
@@ -20,9 +20,9 @@ COLOR_TOLERANCE = 0.25
 MIN_PIXELS = 12
 MIN_OVERLAP = 0.75
 MIN_OPACITY = 0.6
+FAINT = 0.1
+"""Opacities up to this are noise or a tint."""
 
-_BLURS = (0.0, 1.0, 1.6)
-_SPREAD = 3
 _BACKGROUND = np.array(BACKGROUND, float)
 _DIRECTIONS = np.array([PALETTE[color] for color in COLORS], float) - _BACKGROUND
 _LENGTHS = (_DIRECTIONS**2).sum(axis=1)
@@ -41,46 +41,6 @@ class Reading(NamedTuple):
     validity: float
 
 
-@functools.cache
-def _stamps(shape: str, size: str) -> tuple[np.ndarray, float]:
-    """Coverage under every blur, `[blurs, 2(r+spread), 2(r+spread)]`; how far its mass lies below the centre."""
-    sharp = np.pad(coverage(shape, size), _SPREAD)
-    ticks = np.arange(len(sharp)) + 0.5 - len(sharp) / 2
-    lift = float(ticks @ sharp.sum(axis=1) / sharp.sum())
-    kernels = [np.exp(-0.5 * ((ticks[:, None] - ticks) / blur) ** 2) for blur in _BLURS if blur]
-    kernels = [kernel / kernel.sum(axis=0) for kernel in kernels]
-    return np.stack([sharp, *(kernel @ sharp @ kernel.T for kernel in kernels)]), lift
-
-
-def _best_match(alpha: np.ndarray) -> tuple[float, str, str, int, int]:
-    """The stamp that overlaps most with the opacity map `[H, W]`: (overlap, shape, size, x, y).
-
-    A stamp s is laid so that centres of mass coincide, to the nearest pixel, and takes the opacity
-    `o = Σ a s / Σ s²`, at most 1; below `MIN_OPACITY` it does not count.
-    `overlap = Σ min(a, o s) / Σ max(a, o s)`, in [0, 1].
-    """
-    rows, columns = np.indices(alpha.shape) + 0.5
-    mass = alpha.sum()
-    center_y, center_x = (rows * alpha).sum() / mass, (columns * alpha).sum() / mass
-    padded = np.pad(alpha, _SPREAD)
-    best = (0.0, "", "", 0, 0)
-    for shape in SHAPES:
-        for size in SIZES:
-            stamps, lift = _stamps(shape, size)
-            side = stamps.shape[-1]
-            r = side // 2 - _SPREAD
-            x, y = int(np.rint(center_x)), int(np.rint(center_y - lift))
-            if min(x, y) < r or max(x, y) > IMAGE_SIZE - r:
-                continue
-            window = padded[y - r : y - r + side, x - r : x - r + side]
-            opacity = (window * stamps).sum(axis=(1, 2)) / (stamps**2).sum(axis=(1, 2))
-            faded = np.minimum(opacity, 1.0)[:, None, None] * stamps
-            shared = np.minimum(window, faded).sum(axis=(1, 2))
-            overlap = shared / (mass + faded.sum(axis=(1, 2)) - shared)
-            best = max(best, (float(overlap[opacity >= MIN_OPACITY].max(initial=0.0)), shape, size, x, y))
-    return best
-
-
 def _recognise(offset: np.ndarray, component: np.ndarray, free: np.ndarray) -> Object | None:
     """The object that a component shows, from the pixels' offsets `[H, W, 3]` to the background.
 
@@ -88,8 +48,8 @@ def _recognise(offset: np.ndarray, component: np.ndarray, free: np.ndarray) -> O
     to the median pixel of the interior; nearer than `COLOR_TOLERANCE` of that point's distance from the
     background, or it is no colour (greys are not).
 
-    The opacity `a = offset·(colour - background) / |colour - background|²`, clipped to [0, 1], of the component
-    and of what is free close by, goes to the best stamp.
+    The opacity `a = offset·(colour - background) / |colour - background|²`, clipped to [0, 1], of the component and
+    of what is free close by, goes to the best fit, whose radius and centre are rounded to those of the world.
     """
     median = np.median(offset[interior(component)], axis=0)
     strength = np.clip(_DIRECTIONS @ median / _LENGTHS, MIN_OPACITY, 1.0)
@@ -98,21 +58,24 @@ def _recognise(offset: np.ndarray, component: np.ndarray, free: np.ndarray) -> O
     if misses[color] > COLOR_TOLERANCE * strength[color] * np.sqrt(_LENGTHS[color]):
         return None
     alpha = np.clip(offset @ _DIRECTIONS[color] / _LENGTHS[color], 0.0, 1.0)
-    alpha = np.where(free & grown(component, _SPREAD), alpha, 0.0)
-    if alpha.sum() < MIN_PIXELS:
+    alpha = np.where(free & grown(component, MARGIN) & (alpha > FAINT), alpha, 0.0)
+    fit = best_fit(alpha, min_opacity=MIN_OPACITY)
+    if fit is None or fit.overlap < MIN_OVERLAP:
         return None
-    overlap, shape, size, x, y = _best_match(alpha)
-    return Object(shape, COLORS[color], size, x, y) if overlap >= MIN_OVERLAP else None
+    size = min(SIZES, key=lambda name: abs(np.log(RADIUS[name] / fit.radius)))
+    lowest, highest = RADIUS[size], IMAGE_SIZE - RADIUS[size]
+    x, y = (int(np.clip(np.rint(centre), lowest, highest)) for centre in (fit.x, fit.y))
+    return Object(fit.shape, COLORS[color], size, x, y)
 
 
 def examine(image: np.ndarray) -> Reading:
     """Reads a scene from pixels alone, and how much of the image it explains.
 
-    Pixels that differ from the background form 8-connected components; each is compared with every stamp of the
-    renderer, sharp and blurred. Components of fewer than `MIN_PIXELS` pixels, unlike every colour of the palette
-    (`COLOR_TOLERANCE`), fainter than `MIN_OPACITY`, or unlike every stamp (overlap below `MIN_OVERLAP`) are no
-    objects. What is no object at one of the `FOREGROUND_DISTANCES` is
-    tried again at the next.
+    Pixels that differ from the background form 8-connected components; each is compared with the shapes of the
+    renderer, sharp and blurred, wherever they lie. Components of fewer than `MIN_PIXELS` pixels, unlike every colour
+    of the palette (`COLOR_TOLERANCE`), fainter than `MIN_OPACITY`, unlike every shape (overlap below `MIN_OVERLAP`)
+    or far from every size (`fit.RADIUS_RANGE`) are no objects. What is no object at one of the
+    `FOREGROUND_DISTANCES` is tried again at the next.
 
     Args:
       image: uint8 `[64, 64, 3]`, any content.

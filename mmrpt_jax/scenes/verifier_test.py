@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmrpt_jax.scenes.fit_test import painted
 from mmrpt_jax.scenes.render import BACKGROUND, PALETTE, render
 from mmrpt_jax.scenes.verifier import examine, read
 from mmrpt_jax.scenes.world import COLORS, SHAPES, SIZES, WORLDS, Object, Scene, sample_scene
@@ -78,6 +79,19 @@ def test_imperfect_images_are_read_to_the_pixel(damage, at_least):
 def test_blur_that_joins_two_objects_does_not_hide_them():
     scene = Scene((Object("square", "red", "small", 20, 30), Object("circle", "blue", "small", 34, 30)))
     assert read(as_image(blur(render(scene).astype(float), 1.5))) == scene
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("radius", [5.5, 6.7, 8.0, 9.6])
+def test_objects_off_the_pixel_grid_and_between_the_sizes_are_read(shape, radius):
+    rng = np.random.default_rng(4)
+    for color in COLORS:
+        x, y = rng.uniform(11.0, 53.0, 2)
+        covered = painted(shape, x, y, radius, pixels=64)[..., None]
+        image = as_image(covered * np.array(PALETTE[color]) + (1.0 - covered) * np.array(BACKGROUND))
+        (obj,) = read(image).objects
+        assert (obj.shape, obj.color, obj.size) == (shape, color, "small" if radius < 7 else "large")
+        assert abs(obj.x - x) < 0.7 and abs(obj.y - y) < 0.7
 
 
 def test_half_faded_and_discoloured_objects_do_not_count():
