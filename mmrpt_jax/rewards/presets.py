@@ -7,9 +7,13 @@ from mmrpt_jax.rewards.base import RewardFn
 from mmrpt_jax.rewards.exact import exact_match
 from mmrpt_jax.rewards.format import format_reward
 from mmrpt_jax.rewards.grounded import grounded_match
+from mmrpt_jax.rewards.instruction import INSTRUCTION_REWARDS
+from mmrpt_jax.rewards.kinds import TaggedReward
+from mmrpt_jax.rewards.knowledge import KNOWLEDGE_REWARD
 from mmrpt_jax.rewards.prefix import strict_prefix
 from mmrpt_jax.rewards.repetition import make_repetition_penalty
 from mmrpt_jax.rewards.semantic import Encoder, make_semantic_reward
+from mmrpt_jax.rewards.semantic_image import SELF_REWARDS
 from mmrpt_jax.rewards.token_f1 import token_f1
 from mmrpt_jax.rewards.visual_gain import visual_gain_reward
 
@@ -24,6 +28,12 @@ REWARDS: dict[str, RewardFn] = {
     "repetition": make_repetition_penalty(n=3),
     "token_f1": token_f1,
     "visual_gain": visual_gain_reward,
+}
+
+# Rewards of generated images that need nothing but the batch. `by_task` makes one of `REWARDS`' kind of them; the
+# one that needs an encoder is made by `make_image_text_cosine`.
+IMAGE_REWARDS: dict[str, TaggedReward] = {
+    reward.name: reward for reward in (*INSTRUCTION_REWARDS, *SELF_REWARDS, KNOWLEDGE_REWARD)
 }
 
 

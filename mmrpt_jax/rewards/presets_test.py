@@ -4,7 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmrpt_jax.rewards.compose import score
-from mmrpt_jax.rewards.presets import REWARDS, exact_prefix, semantic_visual, weighted
+from mmrpt_jax.rewards.kinds import by_task
+from mmrpt_jax.rewards.presets import IMAGE_REWARDS, REWARDS, exact_prefix, semantic_visual, weighted
+from mmrpt_jax.scenes.clauses import Clause, Clauses
 
 
 def completion(answer):
@@ -67,6 +69,29 @@ def test_every_registered_reward_takes_the_batch_and_stays_in_range():
         values = reward(**batch)
         assert len(values) == 3, name
         assert all(-1.0 <= value <= 1.0 for value in values), name
+
+
+def test_every_registered_reward_of_images_takes_the_batch_and_needs_no_other_model():
+    circle = Clauses((Clause("circle"),))
+    table = score(
+        {name: (by_task(reward), 1.0) for name, reward in IMAGE_REWARDS.items()},
+        prompts=["p"] * 2,
+        completions=[""] * 2,
+        columns={
+            "task": ["generation", "understanding"],
+            "images": [np.zeros((64, 64, 3), np.uint8), None],
+            "clauses": [circle, None],
+            "answers": [["yes", "one", "yes"], None],
+            "prompt_likelihood": [0.5, None],
+            "yes_probability": [0.25, None],
+        },
+        gate=None,
+    )
+    expected = {"instruction_strict": 0, "instruction_soft": 0, "validity": 0, "prompt_likelihood": 0.5}
+    expected |= {"yes_probability": 0.25, "knowledge": 2 / 3}
+    assert {name: part[0] for name, part in table.parts.items()} == pytest.approx(expected)
+    assert table.scorable.tolist() == [True, False]
+    assert {reward.kind for reward in IMAGE_REWARDS.values()} == {"rule", "self"}
 
 
 def test_weighted_looks_up_and_suggests():

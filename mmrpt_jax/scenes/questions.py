@@ -49,6 +49,7 @@ from mmrpt_jax.scenes.world import (
 
 BLANK = "[MASK]"
 KINDS = ("what", "color", "count", "relation", "yes_no")
+RELATION_PAIRS = (("left", "right"), ("above", "below"))
 
 _STREAM = 2
 _MAX_DRAWS = 100_000
@@ -122,6 +123,35 @@ def question_at(world: World, kind: str, seed: int, index: int) -> tuple[Scene, 
     raise RuntimeError(f"No scene of {world} answers a {kind!r} question with {answer!r}.")
 
 
+def ask_color(thing: str, shape: str, answer: str) -> Question:
+    """Asks for the colour of `thing` ("the large circle"), which is of that shape."""
+    favourite = dict(BIASED_FAVOURITES)[shape]
+    return Question("color", f"what color is {thing} ?", answer, f"{thing} is {BLANK} .", COLORS, favourite)
+
+
+def ask_count(things: str, answer: str, candidates: tuple[str, ...]) -> Question:
+    """Asks for the number of `things` ("circles")."""
+    cloze = f"the number of {things} is {BLANK} ."
+    return Question("count", f"how many {things} are there ?", answer, cloze, candidates)
+
+
+def ask_relation(first: str, second: str, answer: str) -> Question:
+    """Asks how one thing lies to another, given the answer, one of `RELATIONS`; its opposite is the alternative."""
+    candidates = next(pair for pair in RELATION_PAIRS if answer in pair)
+    phrase = untag(relation_phrase(answer))
+    question = f"is {first} {phrase.replace(answer, ' or '.join(candidates))} {second} ?"
+    cloze = f"{first} is {phrase.replace(answer, BLANK)} {second} ."
+    return Question("relation", question, answer, cloze, candidates)
+
+
+def ask_presence(noun: str, *, present: bool) -> Question:
+    """Asks whether there is something that `noun` ("red circle") names."""
+    thing = with_article(noun)
+    article = thing.split()[0]
+    answer = article if present else "no"
+    return Question("yes_no", f"is there {thing} ?", answer, f"there is {BLANK} {noun} .", (article, "no"))
+
+
 def ask(scene: Scene, seed: int, index: int) -> tuple[Question, ...]:
     """One question of every kind that the scene allows, in the order of `KINDS`; answers are not balanced.
 
@@ -171,14 +201,7 @@ def _color_forms(world: World) -> tuple[Form, ...]:
         if not (phrase := _point(scene, subjects, COLOR_REFERENCES, rng)):
             return None
         obj, text = phrase
-        return Question(
-            "color",
-            f"what color is {text} ?",
-            answer,
-            f"{text} is {BLANK} .",
-            COLORS,
-            bias_answer=dict(BIASED_FAVOURITES)[obj.shape],
-        )
+        return ask_color(text, obj.shape, answer)
 
     return (Form(COLORS, build),)
 
@@ -190,10 +213,7 @@ def _count_forms(world: World) -> tuple[Form, ...]:
         def build(scene: Scene, answer: str, rng: np.random.Generator) -> Question | None:
             del rng
             count = sum(Reference(**attributes).matches(obj) for obj in scene.objects)
-            if NUMBERS[count] != answer:
-                return None
-            cloze = f"the number of {things} is {BLANK} ."
-            return Question("count", f"how many {things} are there ?", answer, cloze, candidates)
+            return ask_count(things, answer, candidates) if NUMBERS[count] == answer else None
 
         return Form(candidates, build)
 
@@ -218,29 +238,20 @@ def _relation_forms(world: World) -> tuple[Form, ...]:
                     return ask_relation(first[1], second[1], answer)
             return None
 
-        def ask_relation(first: str, second: str, answer: str) -> Question:
-            phrase = untag(relation_phrase(answer))
-            question = f"is {first} {phrase.replace(answer, ' or '.join(candidates))} {second} ?"
-            cloze = f"{first} is {phrase.replace(answer, BLANK)} {second} ."
-            return Question("relation", question, answer, cloze, candidates)
-
         return Form(candidates, build)
 
-    return form(("left", "right")), form(("above", "below"))
+    return tuple(form(pair) for pair in RELATION_PAIRS)
 
 
 def _yes_no_forms(world: World) -> tuple[Form, ...]:
     def form(reference: Reference) -> Form:
         noun = untag(reference.noun_phrase)
-        thing = with_article(noun)
-        candidates = (thing.split()[0], "no")
+        candidates = ask_presence(noun, present=True).candidates
 
         def build(scene: Scene, answer: str, rng: np.random.Generator) -> Question | None:
             del rng
             present = any(reference.matches(obj) for obj in scene.objects)
-            if present != (answer != "no"):
-                return None
-            return Question("yes_no", f"is there {thing} ?", answer, f"there is {BLANK} {noun} .", candidates)
+            return ask_presence(noun, present=present) if present == (answer != "no") else None
 
         return Form(candidates, build)
 

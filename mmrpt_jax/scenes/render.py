@@ -22,8 +22,8 @@ PALETTE = {
 SUPERSAMPLING = 8
 
 
-def _inside(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Whether points of the bounding box [-1, 1]² (y downwards) belong to the shape."""
+def inside(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Whether points (y downwards) belong to the shape, whose bounding box is [-1, 1]²."""
     match shape:
         case "circle":
             return x**2 + y**2 <= 1.0
@@ -32,7 +32,7 @@ def _inside(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         case "triangle":
             return (abs(x) <= 0.5 * (y + 1.0)) & (y <= 0.85)
         case "cross":
-            return np.minimum(abs(x), abs(y)) <= 0.35
+            return (np.minimum(abs(x), abs(y)) <= 0.35) & (np.maximum(abs(x), abs(y)) <= 1.0)
     raise ValueError(f"Unknown shape {shape!r}.")
 
 
@@ -47,7 +47,7 @@ def coverage(shape: str, size: str) -> np.ndarray:
     points = side * SUPERSAMPLING
     ticks = (np.arange(points) + 0.5) * 2.0 / points - 1.0
     y, x = np.meshgrid(ticks, ticks, indexing="ij")
-    samples = _inside(shape, x, y).reshape(side, SUPERSAMPLING, side, SUPERSAMPLING)
+    samples = inside(shape, x, y).reshape(side, SUPERSAMPLING, side, SUPERSAMPLING)
     alpha = samples.mean(axis=(1, 3))
     alpha.setflags(write=False)
     return alpha

@@ -19,6 +19,7 @@ RADIUS = {"small": 6, "large": 9}
 SIZES = tuple(RADIUS)
 MARGIN = 2
 BORDER = 1
+MAX_OBJECTS = 5
 
 Pair = tuple[str, str]
 T = TypeVar("T")
@@ -68,7 +69,7 @@ class World:
       excluded: `(color, shape)` compositions that never occur.
       required: `(color, shape)` compositions of which every scene holds at least one (if any are given).
       min_objects: Smallest number of objects, ≥ 1.
-      max_objects: Largest number of objects, ≤ 5; every number in between is equally likely.
+      max_objects: Largest number of objects, ≤ `MAX_OBJECTS`; every number in between is equally likely.
     """
 
     favourites: tuple[Pair, ...] = ()
@@ -81,9 +82,10 @@ class World:
     def __post_init__(self) -> None:
         if not 0.0 <= self.bias <= 1.0:
             raise ValueError(f"World.bias is a probability, got {self.bias}.")
-        if not 1 <= self.min_objects <= self.max_objects <= 5:
+        if not 1 <= self.min_objects <= self.max_objects <= MAX_OBJECTS:
             raise ValueError(
-                f"World needs 1 ≤ min_objects ≤ max_objects ≤ 5, got {self.min_objects}, {self.max_objects}."
+                f"World needs 1 ≤ min_objects ≤ max_objects ≤ {MAX_OBJECTS}, "
+                f"got {self.min_objects}, {self.max_objects}."
             )
         if len(dict(self.favourites)) != len(self.favourites):
             raise ValueError(f"World.favourites names a shape twice: {self.favourites}.")
@@ -121,14 +123,22 @@ def pick(rng: np.random.Generator, options: Sequence[T]) -> T:
     return options[int(rng.integers(len(options)))]
 
 
-def _draw_pair(world: World, rng: np.random.Generator) -> Pair:
-    shape = pick(rng, SHAPES)
+def draw_color(world: World, shape: str, rng: np.random.Generator) -> str:
+    """A colour for `shape`, by `color_probabilities`."""
     cumulative = np.cumsum(color_probabilities(world, shape)[:-1])
-    return COLORS[int(np.searchsorted(cumulative, rng.random(), side="right"))], shape
+    return COLORS[int(np.searchsorted(cumulative, rng.random(), side="right"))]
 
 
-def _place(rng: np.random.Generator, radii: list[int]) -> list[tuple[int, int]]:
-    """Centres of boxes inside the image that keep `MARGIN` pixels apart; each uniform over what is free."""
+def draw_centres(rng: np.random.Generator, radii: Sequence[int]) -> list[tuple[int, int]]:
+    """Centres of boxes inside the image that keep `MARGIN` pixels apart; each uniform over what is free.
+
+    Args:
+      rng: Where places come from.
+      radii: Half the sides of the boxes in pixels; at most `MAX_OBJECTS`, for more may find no place.
+
+    Returns:
+      `(x, y)` of every box, in the order of `radii`.
+    """
     while True:
         centres: list[tuple[int, int]] = []
         for radius in radii:
@@ -150,11 +160,14 @@ def _place(rng: np.random.Generator, radii: list[int]) -> list[tuple[int, int]]:
 def draw_scene(world: World, rng: np.random.Generator) -> Scene:
     """Draws one scene from `rng`: number of objects, compositions, sizes (even odds), then free places."""
     count = int(rng.integers(world.min_objects, world.max_objects + 1))
-    pairs = [_draw_pair(world, rng) for _ in range(count)]
+    pairs = []
+    for _ in range(count):
+        shape = pick(rng, SHAPES)
+        pairs.append((draw_color(world, shape, rng), shape))
     if world.required:
         pairs[0] = pick(rng, world.required)
     sizes = [pick(rng, SIZES) for _ in range(count)]
-    centres = _place(rng, [RADIUS[size] for size in sizes])
+    centres = draw_centres(rng, [RADIUS[size] for size in sizes])
     return Scene(
         tuple(
             Object(shape, color, size, x, y)
