@@ -10,6 +10,7 @@ from mmrpt_jax.models.vlm import BranchTokens, PromptTokens
 
 CAPTION_PROMPT = f"{IMAGE} describe the image :"
 QUESTION_PROMPT = f"{IMAGE} answer the question : {{text}}"
+DRAWING_PROMPT = "draw the image : {text}"
 # A masked caption is shown as a caption: what was learned from captions is at hand from the first step.
 FILL_PROMPT = f"{CAPTION_PROMPT} {{text}}"
 
@@ -31,6 +32,11 @@ def fill_prompt(masked_caption: str) -> str:
 def question_prompt(question: str) -> str:
     """The prompt that asks a question; only supervised fine-tuning teaches it."""
     return QUESTION_PROMPT.format(text=question)
+
+
+def drawing_prompt(text: str) -> str:
+    """The prompt behind which an image is drawn; without text, what guidance steers away from."""
+    return DRAWING_PROMPT.format(text=text)
 
 
 def answer_text(reply: str) -> str:

@@ -5,7 +5,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float
+
+from mmrpt_jax.training.state import TrainState, apply_gradients
 
 # (params, batch) -> (sum of losses, (count, metrics as {name: (sum, count)}))
 LossFn = Callable[[Any, Any], tuple[Float[Array, ""], tuple[Float[Array, ""], dict]]]
@@ -48,3 +51,16 @@ def accumulate_gradients(loss_fn: LossFn, params, batch, *, micro_batches: int =
     scale = 1.0 / jnp.maximum(count, 1.0)
     means = {name: s / jnp.maximum(c, 1.0) for name, (s, c) in metrics.items()}
     return jax.tree.map(lambda g: g * scale, gradients), {"loss": total * scale, **means}
+
+
+def make_update(
+    loss_fn: LossFn, optimizer: optax.GradientTransformation, *, micro_batches: int = 1
+) -> Callable[[TrainState, Any], tuple[TrainState, dict]]:
+    """Builds `step(state, batch) -> (state, metrics)`: one optimizer step on the mean loss of a batch."""
+
+    def step(state: TrainState, batch: Any) -> tuple[TrainState, dict]:
+        gradients, metrics = accumulate_gradients(loss_fn, state.params, batch, micro_batches=micro_batches)
+        state, norm = apply_gradients(state, gradients, optimizer)
+        return state, metrics | {"gradient_norm": norm}
+
+    return step

@@ -44,6 +44,8 @@ def test_a_task_without_a_batch_rests():
     assert metrics.keys() == {"b/loss", "b/largest", "loss", "gradient_norm"}
 
 
-@pytest.mark.parametrize(("b", "cosine"), [([2.0, 0], 1.0), ([-1.0, 0], -1.0), ([0, 3.0], 0.0), ([0.0, 0], 0.0)])
+@pytest.mark.parametrize(
+    ("b", "cosine"), [([2.0, 0], 1.0), ([-1.0, 0], -1.0), ([0, 3.0], 0.0), ([0.0, 0], 0.0)]
+)
 def test_cosine_by_hand(b, cosine):
     assert gradient_cosine({"w": jnp.array([3.0, 0])}, {"w": jnp.array(b)}) == pytest.approx(cosine)

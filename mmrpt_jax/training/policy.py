@@ -12,8 +12,8 @@ from mmrpt_jax.models.config import VLMConfig
 from mmrpt_jax.models.forward import forward
 from mmrpt_jax.models.vlm import BranchTokens, PromptTokens
 from mmrpt_jax.objectives import policy_loss
-from mmrpt_jax.training.accumulate import accumulate_gradients
-from mmrpt_jax.training.state import TrainState, apply_gradients
+from mmrpt_jax.training.accumulate import LossFn, make_update
+from mmrpt_jax.training.state import TrainState
 
 
 class PolicyBatch(NamedTuple):
@@ -38,23 +38,13 @@ class PolicyBatch(NamedTuple):
     ref_logprobs: Float[Array, "B G R"] | None
 
 
-def make_policy_step(
-    config: VLMConfig,
-    optimizer: optax.GradientTransformation,
-    *,
-    temperature: float,
-    banned: np.ndarray,
-    micro_batches: int = 1,
-    **loss_options,
-) -> Callable[[TrainState, PolicyBatch], tuple[TrainState, dict]]:
-    """Builds `step(state, batch) -> (state, metrics)`.
+def make_policy_loss(config: VLMConfig, *, temperature: float, banned: np.ndarray, **loss_options) -> LossFn:
+    """Builds `loss(params, batch) -> (sum, (count, metrics))`.
 
     Args:
         config: the model.
-        optimizer: applied to the whole batch's gradients.
         temperature: as in sampling.
         banned: as in sampling.
-        micro_batches: parts of the batch; does not change the result.
         **loss_options: `variant`, `clip_low`, `clip_high`, `budget`, `kl`, `kl_coefficient`, `entropy_coefficient` of
             `objectives.policy_loss`.
     """
@@ -76,9 +66,11 @@ def make_policy_step(
         gap = jnp.sum(jnp.where(mask, jnp.abs(out.logprobs - batch.behaviour_logprobs), 0.0))
         return total, (count, metrics | {"sampler_gap": (gap, jnp.sum(mask, dtype=jnp.float32))})
 
-    def step(state: TrainState, batch: PolicyBatch):
-        gradients, metrics = accumulate_gradients(loss, state.params, batch, micro_batches=micro_batches)
-        state, norm = apply_gradients(state, gradients, optimizer)
-        return state, metrics | {"gradient_norm": norm}
+    return loss
 
-    return step
+
+def make_policy_step(
+    config: VLMConfig, optimizer: optax.GradientTransformation, *, micro_batches: int = 1, **options
+) -> Callable[[TrainState, PolicyBatch], tuple[TrainState, dict]]:
+    """Builds `step(state, batch) -> (state, metrics)` on the mean of `make_policy_loss`, which takes the options."""
+    return make_update(make_policy_loss(config, **options), optimizer, micro_batches=micro_batches)

@@ -10,8 +10,8 @@ from jaxtyping import Array, Bool, UInt8
 from mmrpt_jax.models.config import VLMConfig
 from mmrpt_jax.models.forward import forward
 from mmrpt_jax.models.vlm import BranchTokens, PromptTokens
-from mmrpt_jax.training.accumulate import accumulate_gradients
-from mmrpt_jax.training.state import TrainState, apply_gradients
+from mmrpt_jax.training.accumulate import LossFn, make_update
+from mmrpt_jax.training.state import TrainState
 
 
 class SupervisedBatch(NamedTuple):
@@ -35,10 +35,8 @@ def hide_images(prompt: PromptTokens, blind: Bool[Array, "B"]) -> PromptTokens:
     return prompt._replace(valid=prompt.valid & ~(prompt.image_slots & blind[:, None]))
 
 
-def make_supervised_step(
-    config: VLMConfig, optimizer: optax.GradientTransformation, *, micro_batches: int = 1
-) -> Callable[[TrainState, SupervisedBatch], tuple[TrainState, dict]]:
-    """Builds `step(state, batch) -> (state, metrics)`: the mean cross-entropy over all branch tokens, nats."""
+def make_supervised_loss(config: VLMConfig) -> LossFn:
+    """Builds `loss(params, batch) -> (sum, (count, metrics))`: the cross-entropy over all branch tokens, nats."""
 
     def loss(params, batch: SupervisedBatch):
         out = forward(config, params, batch.images, hide_images(batch.prompt, batch.blind), batch.branches)
@@ -47,9 +45,11 @@ def make_supervised_step(
         entropy = jnp.sum(jnp.where(mask, out.entropy, 0.0))
         return -jnp.sum(jnp.where(mask, out.logprobs, 0.0)), (count, {"entropy": (entropy, count)})
 
-    def step(state: TrainState, batch: SupervisedBatch):
-        gradients, metrics = accumulate_gradients(loss, state.params, batch, micro_batches=micro_batches)
-        state, norm = apply_gradients(state, gradients, optimizer)
-        return state, metrics | {"gradient_norm": norm}
+    return loss
 
-    return step
+
+def make_supervised_step(
+    config: VLMConfig, optimizer: optax.GradientTransformation, *, micro_batches: int = 1
+) -> Callable[[TrainState, SupervisedBatch], tuple[TrainState, dict]]:
+    """Builds `step(state, batch) -> (state, metrics)` on the mean of `make_supervised_loss`."""
+    return make_update(make_supervised_loss(config), optimizer, micro_batches=micro_batches)
