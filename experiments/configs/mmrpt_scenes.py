@@ -130,7 +130,7 @@ def _fill() -> dict[str, Any]:
     """Supervised training on masked captions: the format warm-up and the control."""
     return {
         "think": "none",
-        "warmup_steps": 120,
+        "warmup_steps": 0,  # the base knows the format
         "batch_size": 32,
         "learning_rate": 7e-4,
         "learning_rate_warmup": 10,
@@ -140,11 +140,11 @@ def _fill() -> dict[str, Any]:
 def _rl() -> dict[str, Any]:
     """Stage 4: rollouts, rewards, advantages, loss."""
     return {
-        "steps": 200,
-        "prompts_per_step": 16,
-        "group_size": 16,
+        "steps": 80,
+        "prompts_per_step": 32,
+        "group_size": 8,
         "temperature": 1.0,
-        "learning_rate": 3e-4,
+        "learning_rate": 6e-4,
         "learning_rate_warmup": 5,
         "micro_batches": 1,
         "updates_per_rollout": 1,
@@ -184,7 +184,7 @@ def _evaluate() -> dict[str, Any]:
     return {
         "worlds": ("biased", "unbiased", "flipped", "held_out"),
         "batch_size": 64,
-        "fill_items": 256,
+        "fill_items": 512,
         "cloze_items": 300,
         "split": "dev",
     }
