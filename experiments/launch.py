@@ -9,10 +9,11 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from mmrpt_jax.stages.pipeline import run_experiment
-from mmrpt_jax.stages.plan import describe_plan
+from mmrpt_jax.stages.checks import ConfigError
+from mmrpt_jax.stages.mmrpt.pipeline import run_experiment
+from mmrpt_jax.stages.mmrpt.plan import describe_plan
+from mmrpt_jax.stages.mmrpt.validate import check_config
 from mmrpt_jax.stages.study import run_study
-from mmrpt_jax.stages.validate import ConfigError, check_config
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: a Python file with get_config().")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where results go; a run found there is continued.")

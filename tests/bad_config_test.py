@@ -1,7 +1,8 @@
 import pytest
 from ml_collections import ConfigDict
 
-from mmrpt_jax.stages.validate import ConfigError, check_config
+from mmrpt_jax.stages.checks import ConfigError
+from mmrpt_jax.stages.mmrpt.validate import check_config
 from tests.miniature import miniature_config
 
 

@@ -10,7 +10,7 @@ from tests.source_tree import ROOT
 CONFIGS = sorted(
     path.stem for path in (ROOT / "experiments" / "configs").glob("*.py") if path.stem != "__init__"
 )
-READERS = [*(ROOT / "mmrpt_jax" / "stages").glob("*.py"), ROOT / "experiments" / "launch.py"]
+READERS = [*(ROOT / "mmrpt_jax" / "stages").rglob("*.py"), ROOT / "experiments" / "launch.py"]
 SOURCE = "\n".join(path.read_text() for path in READERS if not path.name.endswith("_test.py"))
 
 

@@ -4,7 +4,7 @@ import fcntl
 
 import pytest
 
-from mmrpt_jax.stages.pipeline import run_experiment
+from mmrpt_jax.stages.mmrpt.pipeline import run_experiment
 from tests.miniature import miniature_config
 
 

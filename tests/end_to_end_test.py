@@ -7,8 +7,8 @@ import pytest
 from mmrpt_jax.data.records import write_records
 from mmrpt_jax.data.scene_source import SceneSource
 from mmrpt_jax.reporting.jsonl import read_jsonl
-from mmrpt_jax.stages import reinforce
-from mmrpt_jax.stages.pipeline import run_experiment
+from mmrpt_jax.stages.mmrpt import reinforce
+from mmrpt_jax.stages.mmrpt.pipeline import run_experiment
 
 # What a machine's pace decides; everything else is a function of the seed.
 TIMING = {"seconds_per_step", "eta_seconds", "host_memory_bytes", "recompilations"}

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,13 @@ class Run:
     def data_seed(self, stream: str) -> int:
         """The seed of one of the run's data orders; no two streams of any two runs share one."""
         return self.config.seed * len(STREAMS) + STREAMS.index(stream)
+
+    def timed(self, name: str, stage: Callable[[], Any]) -> None:
+        """Runs a stage, and tells the user its name and how long it took."""
+        self.log(f"── {name}")
+        start = time.monotonic()
+        stage()
+        self.log(f"   {time.monotonic() - start:.1f} s")
 
     def log(self, text: str) -> None:
         """Tells the user."""

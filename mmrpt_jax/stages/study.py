@@ -8,8 +8,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mmrpt_jax.reporting.table import format_table, write_table
-from mmrpt_jax.stages.evaluate import headline_columns, read_results
-from mmrpt_jax.stages.pipeline import run_experiment
+from mmrpt_jax.stages.mmrpt.evaluate import headline_columns, read_results
+from mmrpt_jax.stages.mmrpt.pipeline import run_experiment
 
 # Two-sided 97.5 % quantiles of Student's t by degrees of freedom: few seeds need wide intervals.
 _T975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)

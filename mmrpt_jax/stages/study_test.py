@@ -1,6 +1,6 @@
 import pytest
 
-from mmrpt_jax.stages.evaluate import headline_columns
+from mmrpt_jax.stages.mmrpt.evaluate import headline_columns
 from mmrpt_jax.stages.study import over_seeds
 
 

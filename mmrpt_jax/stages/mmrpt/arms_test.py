@@ -1,7 +1,7 @@
 import pytest
 
-from mmrpt_jax.stages.arms import ARMS, find_arm
-from mmrpt_jax.stages.mask import METHODS
+from mmrpt_jax.stages.mmrpt.arms import ARMS, find_arm
+from mmrpt_jax.stages.mmrpt.mask import METHODS
 
 
 def test_the_method_and_its_controls():

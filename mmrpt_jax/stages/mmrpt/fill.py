@@ -9,7 +9,7 @@ from mmrpt_jax.data.examples import PickMask, stack_images
 from mmrpt_jax.data.prompts import completion, encode_branches, fill_prompt
 from mmrpt_jax.data.records import RandomAccess
 from mmrpt_jax.masking import GREY
-from mmrpt_jax.stages.caption import fill_prompts
+from mmrpt_jax.stages.mmrpt.caption import fill_prompts
 from mmrpt_jax.stages.run import Run, batches
 from mmrpt_jax.training.reinforce import PromptBatch
 from mmrpt_jax.training.supervised import SupervisedBatch

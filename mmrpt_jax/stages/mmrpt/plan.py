@@ -5,9 +5,9 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from mmrpt_jax.models import BranchTokens, PromptTokens, VLMConfig, abstract_parameters, count_parameters
-from mmrpt_jax.stages.arms import find_arm
-from mmrpt_jax.stages.budget import caption_flops, policy_flops, supervised_flops
-from mmrpt_jax.stages.reinforce import loss_options
+from mmrpt_jax.stages.mmrpt.arms import find_arm
+from mmrpt_jax.stages.mmrpt.budget import caption_flops, policy_flops, supervised_flops
+from mmrpt_jax.stages.mmrpt.reinforce import loss_options
 from mmrpt_jax.stages.run import model_config
 from mmrpt_jax.training.policy import PolicyBatch, make_policy_step
 from mmrpt_jax.training.state import TrainState, make_optimizer

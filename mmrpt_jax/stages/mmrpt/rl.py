@@ -8,11 +8,11 @@ import jax
 from mmrpt_jax.data.records import RandomAccess
 from mmrpt_jax.data.sidecar import join, open_sidecar
 from mmrpt_jax.models.weights import save_weights
-from mmrpt_jax.stages.arms import Arm, find_arm
-from mmrpt_jax.stages.budget import caption_flops, policy_flops, supervised_flops
-from mmrpt_jax.stages.caption import caption
-from mmrpt_jax.stages.fill import supervised_batches
-from mmrpt_jax.stages.reinforce import reinforce
+from mmrpt_jax.stages.mmrpt.arms import Arm, find_arm
+from mmrpt_jax.stages.mmrpt.budget import caption_flops, policy_flops, supervised_flops
+from mmrpt_jax.stages.mmrpt.caption import caption
+from mmrpt_jax.stages.mmrpt.fill import supervised_batches
+from mmrpt_jax.stages.mmrpt.reinforce import reinforce
 from mmrpt_jax.stages.run import Run, is_complete, mark_complete
 from mmrpt_jax.training.loop import train
 from mmrpt_jax.training.state import make_optimizer, new_state

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 import pytest
 from ml_collections import ConfigDict
 
-from mmrpt_jax.stages import caption
-from mmrpt_jax.stages.caption import pretraining_batches
+from mmrpt_jax.stages.mmrpt import caption
+from mmrpt_jax.stages.mmrpt.caption import pretraining_batches
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from mmrpt_jax.rewards import score
-from mmrpt_jax.stages.rewards import computes_gain, configured_rewards, gain_column
+from mmrpt_jax.stages.mmrpt.rewards import computes_gain, configured_rewards, gain_column
 
 
 def config_of(rewards, of="answer"):
@@ -51,7 +51,7 @@ def test_who_judges_the_gain(monkeypatch, of, judge):
         assert options == {"of": of, "lengths": (4, 8), "cap": 3.0}
         return lambda params, batch, completions: [params, *completions]
 
-    monkeypatch.setattr("mmrpt_jax.stages.rewards.make_visual_gain", make)
+    monkeypatch.setattr("mmrpt_jax.stages.mmrpt.rewards.make_visual_gain", make)
     run = SimpleNamespace(config=config_of({"visual_gain": 1.0}, of), model=None, tokenizer=None)
     assert gain_column(run, "reference")("policy", None, ["a"]) == {"visual_gain": [judge, "a"]}
     run.config.rl.rewards.visual_gain = 0.0

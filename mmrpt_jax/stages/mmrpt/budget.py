@@ -3,7 +3,7 @@
 from ml_collections import ConfigDict
 
 from mmrpt_jax.models import VLMConfig
-from mmrpt_jax.stages.rewards import computes_gain
+from mmrpt_jax.stages.mmrpt.rewards import computes_gain
 from mmrpt_jax.training.compute import forward_flops, update_flops
 
 # With the image, once more without its sinks, and without the image.

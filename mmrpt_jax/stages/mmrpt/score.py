@@ -16,7 +16,7 @@ from mmrpt_jax.data.prompts import encode_branches
 from mmrpt_jax.data.records import RandomAccess
 from mmrpt_jax.data.sidecar import open_sidecar, write_sidecar
 from mmrpt_jax.dependency import auc, segment_pool, sentence_spans, tokens_to_segments, word_spans
-from mmrpt_jax.stages.caption import caption_prompts
+from mmrpt_jax.stages.mmrpt.caption import caption_prompts
 from mmrpt_jax.stages.run import Run, clear, is_complete, mark_complete
 from mmrpt_jax.training.scoring import KINDS, TokenDependency, make_dependency_scorer, select_layers
 

@@ -25,12 +25,12 @@ from mmrpt_jax.objectives import (
 )
 from mmrpt_jax.reporting.completions import CompletionsWriter
 from mmrpt_jax.sampling import make_rollout
-from mmrpt_jax.stages.arms import Arm
-from mmrpt_jax.stages.fill import prompt_batches
-from mmrpt_jax.stages.mask import run_mask
-from mmrpt_jax.stages.rewards import configured_rewards, gain_column
+from mmrpt_jax.stages.mmrpt.arms import Arm
+from mmrpt_jax.stages.mmrpt.fill import prompt_batches
+from mmrpt_jax.stages.mmrpt.mask import run_mask
+from mmrpt_jax.stages.mmrpt.rewards import configured_rewards, gain_column
+from mmrpt_jax.stages.mmrpt.score import run_score
 from mmrpt_jax.stages.run import Run
-from mmrpt_jax.stages.score import run_score
 from mmrpt_jax.training.loop import train
 from mmrpt_jax.training.policy import make_policy_step
 from mmrpt_jax.training.reinforce import Judged, Reinforcement, make_reinforcement_step

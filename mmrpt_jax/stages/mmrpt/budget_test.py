@@ -1,7 +1,7 @@
 import pytest
 from ml_collections import ConfigDict
 
-from mmrpt_jax.stages.budget import caption_flops, policy_flops, supervised_flops
+from mmrpt_jax.stages.mmrpt.budget import caption_flops, policy_flops, supervised_flops
 from mmrpt_jax.training.compute import forward_flops
 
 LONG = {"prompt_tokens": 30, "branch_tokens": 9}

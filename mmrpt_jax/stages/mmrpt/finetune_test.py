@@ -10,7 +10,7 @@ from mmrpt_jax.data.fitting import Room
 from mmrpt_jax.data.records import Record, write_records
 from mmrpt_jax.data.scene_source import png
 from mmrpt_jax.scenes import WORLDS, ask, render, sample_scene, split_seed
-from mmrpt_jax.stages.finetune import QuestionSource, record_questions
+from mmrpt_jax.stages.mmrpt.finetune import QuestionSource, record_questions
 
 
 def test_questions_of_the_finetuning_split():

@@ -1,6 +1,5 @@
 """Wrong configs end here, in one sentence, before anything is computed."""
 
-import difflib
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,21 +7,17 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from mmrpt_jax.data.examples import AUGMENTATIONS
-from mmrpt_jax.models.sharding import make_mesh
 from mmrpt_jax.objectives import VARIANTS
 from mmrpt_jax.rewards import REWARDS
 from mmrpt_jax.scenes import WORLDS
-from mmrpt_jax.stages.arms import ARMS
-from mmrpt_jax.stages.reinforce import COMBINE
-from mmrpt_jax.stages.rewards import MADE_HERE
+from mmrpt_jax.stages.checks import ConfigError, check_batches, check_files, one_of
+from mmrpt_jax.stages.mmrpt.arms import ARMS
+from mmrpt_jax.stages.mmrpt.reinforce import COMBINE
+from mmrpt_jax.stages.mmrpt.rewards import MADE_HERE
 from mmrpt_jax.training.scoring import KINDS
 
 STAGES = ("caption", "score", "mask", "rl", "evaluate")
 _THRESHOLDS = ("quantile", "mean_std", "otsu", "fixed")
-
-
-class ConfigError(ValueError):
-    """A config that cannot run; the message says which field, what it is, and what it may be."""
 
 
 def check_config(config: ConfigDict) -> None:
@@ -33,11 +28,22 @@ def check_config(config: ConfigDict) -> None:
     """
     for field, values, known in _names(config):
         for value in values:
-            _one_of(field, value, known)
+            one_of(field, value, known)
     _check_data(config)
+    check_files(config)
     _check_masks(config)
     _check_rewards(config)
-    _check_batches(config)
+    check_batches(
+        config,
+        [
+            ("caption.batch_size", config.caption.micro_batches),
+            ("score.batch_size", 1),
+            ("fill.batch_size", 1),
+            ("rl.prompts_per_step", config.rl.micro_batches),
+            ("finetune.batch_size", 1),
+            ("evaluate.batch_size", 1),
+        ],
+    )
 
 
 def _names(config: ConfigDict) -> list[tuple[str, Sequence[Any], Collection[Any]]]:
@@ -68,17 +74,14 @@ def _names(config: ConfigDict) -> list[tuple[str, Sequence[Any], Collection[Any]
 
 def _check_data(config: ConfigDict) -> None:
     data = config.data
-    _one_of("data.kind", data.kind, ("scenes", "records"))
+    one_of("data.kind", data.kind, ("scenes", "records"))
     if data.kind == "scenes":
-        _one_of("data.world", data.world, WORLDS)
+        one_of("data.world", data.world, WORLDS)
     elif not data.path:
         raise ConfigError("config.data.path is empty: name a dataset made by `python -m data_prep.convert`")
     elif not Path(data.path).is_dir():
         raise ConfigError(f"config.data.path: there is no folder {data.path}")
-    _one_of("data.augment", data.augment, AUGMENTATIONS)
-    for name, path in config.init.items():
-        if path and not Path(path).is_file():
-            raise ConfigError(f"config.init.{name}: there is no file {path}")
+    one_of("data.augment", data.augment, AUGMENTATIONS)
 
 
 def _check_masks(config: ConfigDict) -> None:
@@ -112,37 +115,3 @@ def _check_rewards(config: ConfigDict) -> None:
         )
     if rl.temperature <= 0:
         raise ConfigError(f"config.rl.temperature is {rl.temperature}: answers differ only if it is positive")
-
-
-def _check_batches(config: ConfigDict) -> None:
-    """Batches divide into micro-batches, and those over the devices."""
-    try:
-        mesh = make_mesh(**config.mesh.to_dict())
-    except ValueError as error:
-        raise ConfigError(f"config.mesh: {error}") from None
-    shards = mesh.shape["data"] * mesh.shape["fsdp"]
-    for field, parts in (
-        ("caption.batch_size", config.caption.micro_batches),
-        ("score.batch_size", 1),
-        ("fill.batch_size", 1),
-        ("rl.prompts_per_step", config.rl.micro_batches),
-        ("finetune.batch_size", 1),
-        ("evaluate.batch_size", 1),
-    ):
-        section, name = field.split(".")
-        size = config[section][name]
-        if size % parts:
-            raise ConfigError(f"config.{field}={size} does not divide into micro_batches={parts}")
-        if size // parts % shards:
-            raise ConfigError(
-                f"config.{field}: {size // parts} prompts at a time do not divide over {shards} devices (data · fsdp)"
-            )
-
-
-def _one_of(field: str, value: Any, known: Collection[Any]) -> None:
-    if value not in known:
-        names = [str(name) for name in known]
-        near = difflib.get_close_matches(str(value), names, n=1, cutoff=0.0)[0]
-        raise ConfigError(
-            f"config.{field}: {value!r} is unknown, did you mean {near!r}? ({', '.join(names)})"
-        )

@@ -3,8 +3,8 @@ import json
 import pytest
 from ml_collections import ConfigDict
 
-from mmrpt_jax.stages.pipeline import write_identity
-from mmrpt_jax.stages.validate import ConfigError
+from mmrpt_jax.stages.checks import ConfigError
+from mmrpt_jax.stages.workdir import write_identity
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from ml_collections import ConfigDict
 from mmrpt_jax.data.scene_source import png
 from mmrpt_jax.masking import GREY
 from mmrpt_jax.models.sharding import make_mesh
-from mmrpt_jax.stages.fill import known_gain, prompt_batches, supervised_batches
+from mmrpt_jax.stages.mmrpt.fill import known_gain, prompt_batches, supervised_batches
 from mmrpt_jax.stages.run import Run
 
 

@@ -20,7 +20,7 @@ from mmrpt_jax.evaluation.items import (
 )
 from mmrpt_jax.evaluation.statements import majority_share, statement_accuracy, statement_groups
 from mmrpt_jax.reporting.table import format_table, write_table
-from mmrpt_jax.stages.finetune import finetune
+from mmrpt_jax.stages.mmrpt.finetune import finetune
 from mmrpt_jax.stages.run import Run, is_complete, mark_complete, read_summary
 
 # Test items are the same for all seeds of a study, so that arms and seeds are compared on the same questions.

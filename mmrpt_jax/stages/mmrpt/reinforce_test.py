@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from mmrpt_jax.reporting.completions import CompletionsWriter
 from mmrpt_jax.reporting.jsonl import read_jsonl
-from mmrpt_jax.stages.reinforce import _advantage, _completions_log, _segments, loss_options
+from mmrpt_jax.stages.mmrpt.reinforce import _advantage, _completions_log, _segments, loss_options
 
 REWARDS = np.array([[[1.0], [0.0], [0.0], [1.0]], [[0.9], [0.1], [0.1], [0.1]]], np.float32)
 ONE = np.ones(1, np.float32)

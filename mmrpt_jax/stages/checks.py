@@ -1,0 +1,65 @@
+"""What any config is checked for before anything is computed; whatever is wrong is told in one sentence."""
+
+import difflib
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from mmrpt_jax.models.sharding import make_mesh
+
+
+class ConfigError(ValueError):
+    """A config that cannot run; the message says which field, what it is, and what it may be."""
+
+
+def one_of(field: str, value: Any, known: Collection[Any]) -> None:
+    """Checks a name.
+
+    Raises:
+        ConfigError: it is not `known`; the message suggests the nearest one.
+    """
+    if value not in known:
+        names = [str(name) for name in known]
+        near = difflib.get_close_matches(str(value), names, n=1, cutoff=0.0)[0]
+        raise ConfigError(
+            f"config.{field}: {value!r} is unknown, did you mean {near!r}? ({', '.join(names)})"
+        )
+
+
+def check_files(config: ConfigDict) -> None:
+    """Checks that the files of `config.init` are there, where they are named.
+
+    Raises:
+        ConfigError: one is not.
+    """
+    for name, path in config.init.items():
+        if path and not Path(path).is_file():
+            raise ConfigError(f"config.init.{name}: there is no file {path}")
+
+
+def check_batches(config: ConfigDict, batches: Iterable[tuple[str, int]]) -> None:
+    """Checks that batches divide into micro-batches, and those over the devices.
+
+    Args:
+        config: with its `mesh`.
+        batches: "section.field" of each batch size, and its number of micro-batches.
+
+    Raises:
+        ConfigError: one does not, or the mesh does not cover the devices.
+    """
+    try:
+        mesh = make_mesh(**config.mesh.to_dict())
+    except ValueError as error:
+        raise ConfigError(f"config.mesh: {error}") from None
+    shards = mesh.shape["data"] * mesh.shape["fsdp"]
+    for field, parts in batches:
+        section, name = field.split(".")
+        size = config[section][name]
+        if size % parts:
+            raise ConfigError(f"config.{field}={size} does not divide into micro_batches={parts}")
+        if size // parts % shards:
+            raise ConfigError(
+                f"config.{field}: {size // parts} prompts at a time do not divide over {shards} devices (data · fsdp)"
+            )

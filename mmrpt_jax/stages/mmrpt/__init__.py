@@ -1,0 +1,1 @@
+"""MMRPT: caption, score, mask, rl, evaluate."""

@@ -1,0 +1,49 @@
+"""The whole method, once round: caption, score, mask, rl, evaluate."""
+
+from ml_collections import ConfigDict
+
+from mmrpt_jax.models.sharding import make_mesh
+from mmrpt_jax.stages.mmrpt.arms import find_arm
+from mmrpt_jax.stages.mmrpt.caption import run_caption
+from mmrpt_jax.stages.mmrpt.evaluate import evaluate_arm, make_evaluator, write_results
+from mmrpt_jax.stages.mmrpt.mask import run_mask
+from mmrpt_jax.stages.mmrpt.overlays import draw_overlays
+from mmrpt_jax.stages.mmrpt.rl import run_arm
+from mmrpt_jax.stages.mmrpt.score import run_score
+from mmrpt_jax.stages.mmrpt.validate import check_config
+from mmrpt_jax.stages.run import Run, model_config, open_tokenizer
+from mmrpt_jax.stages.workdir import open_workdir
+from mmrpt_jax.training.metrics import MetricWriter
+
+
+def run_experiment(config: ConfigDict, workdir: str) -> None:
+    """Runs the stages of `config.stages` that are not complete in `workdir`."""
+    check_config(config)
+    arms = {name: find_arm(name) for name in config.arms}
+    folder = open_workdir(config, workdir)
+    tokenizer = open_tokenizer(config, folder)
+    with MetricWriter(folder) as writer:
+        model, mesh = model_config(config, tokenizer.vocab_size), make_mesh(**config.mesh.to_dict())
+        run = Run(config, folder, tokenizer, model, writer, mesh)
+        if "caption" in config.stages:
+            run.timed("caption", lambda: run_caption(run))
+        if "score" in config.stages:
+            base = run.weights(folder / "base" / "weights.safetensors")
+            run.timed("score", lambda: run_score(run, base, folder / "scores"))
+        if "mask" in config.stages:
+            for method in sorted(
+                {arm.masks for arm in arms.values() if arm.method in ("supervised", "policy")}
+            ):
+                target = folder / "masks" / method
+                run.timed(
+                    f"mask ({method})", lambda m=method, t=target: run_mask(run, folder / "scores", t, m)
+                )
+                draw_overlays(run, folder / "scores", target, folder / "overlays" / method)
+        if "rl" in config.stages:
+            for name, arm in arms.items():
+                masks = folder / "masks" / arm.masks
+                run.timed(f"rl ({name})", lambda n=name, m=masks: run_arm(run, n, m, folder / "arms" / n))
+        if "evaluate" in config.stages:
+            evaluator = make_evaluator(run)
+            rows = [evaluate_arm(run, evaluator, name, folder / "arms" / name) for name in arms]
+            run.log(write_results(run, rows))

@@ -1,0 +1,67 @@
+"""The folder of an experiment: what runs in it is written down, and nothing else may run there."""
+
+import importlib.metadata
+import json
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+
+from mmrpt_jax.stages.checks import ConfigError
+from mmrpt_jax.stages.run import write_whole
+
+# What may differ between two starts in one folder: what is told and kept, and which parts run.
+_MAY_CHANGE = ("title", "stages", "arms", "log_every", "save_every", "overlays", "compilation_cache")
+_PACKAGES = (
+    "jax",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "grain",
+    "tensorflow-datasets",
+    "tokenizers",
+    "numpy",
+)
+
+
+def open_workdir(config: ConfigDict, workdir: str | Path) -> Path:
+    """Makes the folder, or comes back to it: compiled programs are kept, config and versions written down.
+
+    Raises:
+        ConfigError: the folder holds another experiment.
+    """
+    folder = Path(workdir)
+    folder.mkdir(parents=True, exist_ok=True)
+    _keep_compiled(config, folder)
+    write_identity(config, folder)
+    return folder
+
+
+def write_identity(config: ConfigDict, workdir: Path) -> None:
+    """Writes the resolved config and the versions of what runs it.
+
+    Raises:
+        ConfigError: the folder holds another experiment.
+    """
+    path, resolved = workdir / "config.json", json.loads(config.to_json_best_effort())
+    if path.exists():
+        _check_same_experiment(json.loads(path.read_text()), resolved, workdir)
+    write_whole(path, json.dumps(resolved, indent=2))
+    versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    versions |= {"devices": [str(device) for device in jax.devices()], "seed": config.seed}
+    (workdir / "versions.json").write_text(json.dumps(versions, indent=2))
+
+
+def _check_same_experiment(before: dict, now: dict, workdir: Path) -> None:
+    for field in sorted(before.keys() | now.keys()):
+        if field not in _MAY_CHANGE and before.get(field) != now.get(field):
+            raise ConfigError(
+                f"{workdir} holds an experiment with another config.{field}: go on with that, or name another folder"
+            )
+
+
+def _keep_compiled(config: ConfigDict, workdir: Path) -> None:
+    """A second start skips compilation."""
+    folder = Path(config.compilation_cache) if config.compilation_cache else workdir / "compiled"
+    jax.config.update("jax_compilation_cache_dir", str(folder.absolute()))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
