@@ -70,8 +70,8 @@ def test_stopped_between_checkpoints_and_started_again_ends_bit_for_bit_the_same
 ):
     make = reinforce.make_reinforcement_step
 
-    def make_failing(parts, key):
-        step = make(parts, key)
+    def make_failing(*parts, **options):
+        step = make(*parts, **options)
 
         def failing(state, batch):
             # Checkpoints come every second step: step 4 was taken, but its predecessor's checkpoint is that of 2.

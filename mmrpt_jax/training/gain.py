@@ -13,7 +13,7 @@ from mmrpt_jax.models.config import VLMConfig
 from mmrpt_jax.models.forward import forward
 from mmrpt_jax.models.vlm import BranchTokens
 from mmrpt_jax.rewards import parse_completion, visual_gain
-from mmrpt_jax.training.reinforce import PromptBatch
+from mmrpt_jax.training.answers import PromptBatch
 from mmrpt_jax.training.supervised import hide_images
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from mmrpt_jax.data.prompts import completion, encode_branches, encode_prompts, fill_prompt
+from mmrpt_jax.training.answers import PromptBatch
 from mmrpt_jax.training.gain import answer_tokens, make_visual_gain
-from mmrpt_jax.training.reinforce import PromptBatch
 
 LENGTHS, CAP = (16, 24), 3.0
 TRUTHS = ["red", "blue square", "circle", "two"]

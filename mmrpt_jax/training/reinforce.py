@@ -1,192 +1,63 @@
-"""One step of reinforcement: rollout on the devices, rewards on the host, advantages, clipped updates."""
+"""One step of reinforcement: collect what the policy does and what it earns, then learn from it."""
 
-import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Bool, Float, UInt8
+from jaxtyping import Array, Key
 
-from mmrpt_jax.data.tokenizer import Tokenizer
-from mmrpt_jax.models.vlm import BranchTokens, PromptTokens
-from mmrpt_jax.objectives import zero_variance_groups
-from mmrpt_jax.rewards import RewardFn, RewardTable, score
-from mmrpt_jax.sampling import Rollout
-from mmrpt_jax.training.policy import PolicyBatch
 from mmrpt_jax.training.state import TrainState
 
-
-class PromptBatch(NamedTuple):
-    """Prompts to answer, and what is known of them on the host.
-
-    Attributes:
-        images: what the policy sees.
-        prompt: token ids.
-        texts: the prompts as text.
-        columns: further fields for the rewards, B entries each; `answer` is the hidden span.
-    """
-
-    images: UInt8[Array, "B C h w 3"]
-    prompt: PromptTokens
-    texts: list[str]
-    columns: dict[str, list[Any]]
-
-
-class Judged(NamedTuple):
-    """Answers with what they earned; everything about one step that is worth writing down.
-
-    Attributes:
-        batch: the prompts.
-        completions: B·G texts, group by group.
-        table: rewards of the completions.
-        advantages: [B G].
-        rollout: the sampled tokens.
-    """
-
-    batch: PromptBatch
-    completions: list[str]
-    table: RewardTable
-    advantages: Float[np.ndarray, "B G"]
-    rollout: Rollout
-
-
-@dataclasses.dataclass(frozen=True)
-class Reinforcement:
-    """The parts of a step; each is a plain callable.
-
-    Attributes:
-        rollout: (params, images, prompt, key) -> Rollout, compiled.
-        rewards: name -> (reward, weight).
-        advantage: (rewards [B G K], weights [K], valid=[B G K]) -> [B G], as `objectives.sum_then_normalise`.
-        update: (state, PolicyBatch) -> (state, metrics), compiled.
-        tokenizer: decodes completions.
-        group_size: G.
-        more_columns: (params, batch, completions) -> further reward columns of B·G entries, computed on the devices.
-        ref_logprobs: (images, prompt, branches) -> [B G R] under the reference, or None without a KL term.
-        train_on_truncated: whether completions without an end token are in the loss (they are always in the baseline).
-        resamples: how often groups whose answers all earned the same are drawn anew before they are given up.
-        drop_zero_variance: whether such groups leave the loss and its normaliser; their advantage is 0 either way.
-        updates: optimizer steps per rollout.
-        on_judged: called with the step and what was judged.
-    """
-
-    rollout: Callable[..., Rollout]
-    rewards: Mapping[str, tuple[RewardFn, float]]
-    advantage: Callable[..., Float[Array, "B G"]]
-    update: Callable[[TrainState, PolicyBatch], tuple[TrainState, dict]]
-    tokenizer: Tokenizer
-    group_size: int
-    more_columns: Callable[[Any, PromptBatch, list[str]], dict[str, list[Any]]] = (
-        lambda params, batch, completions: {}
-    )
-    ref_logprobs: Callable[..., Float[Array, "B G R"]] | None = None
-    train_on_truncated: bool = True
-    resamples: int = 0
-    drop_zero_variance: bool = False
-    updates: int = 1
-    on_judged: Callable[[int, Judged], None] = lambda step, judged: None
+# (params, batch, key, step) -> (what to learn from, metrics); runs on the host, around compiled rollouts
+Collector = Callable[[Any, Any, Key[Array, ""], int], tuple[Any, dict[str, float]]]
 
 
 def make_reinforcement_step(
-    parts: Reinforcement, key
-) -> Callable[[TrainState, PromptBatch], tuple[TrainState, dict]]:
-    """Builds `step(state, prompts) -> (state, metrics)`; sampling at step n depends on (key, n) alone."""
+    collect: Collector,
+    update: Callable[[TrainState, Any], tuple[TrainState, dict]],
+    key: Key[Array, ""],
+    *,
+    updates: int = 1,
+) -> Callable[[TrainState, Any], tuple[TrainState, dict]]:
+    """Builds `step(state, batch) -> (state, metrics)`; what is sampled at step n depends on (key, n) alone.
 
-    def step(state: TrainState, batch: PromptBatch) -> tuple[TrainState, dict]:
+    Args:
+        collect: samples from the policy and judges.
+        update: (state, what was collected) -> (state, metrics), compiled.
+        key: of the sampling.
+        updates: optimizer steps on what was collected once.
+    """
+
+    def step(state: TrainState, batch: Any) -> tuple[TrainState, dict]:
         number = int(state.step)
-        judged = _roll_out(parts, state.params, batch, jax.random.fold_in(key, number))
-        parts.on_judged(number, judged)
-        learned = _policy_batch(parts, judged)
+        learned, found = collect(state.params, batch, jax.random.fold_in(key, number), number)
         metrics: dict = {}
-        for _ in range(parts.updates):
-            state, metrics = parts.update(state, learned)
+        for _ in range(updates):
+            state, metrics = update(state, learned)
         # One step of the loop is one rollout, however many optimizer steps it feeds. Left as the update placed it where
         # there is nothing to take back: a scalar placed otherwise would compile the update a second time.
-        if parts.updates > 1:
-            state = state._replace(step=state.step - (parts.updates - 1))
-        return state, metrics | _summary(judged)
+        if updates > 1:
+            state = state._replace(step=state.step - (updates - 1))
+        return state, metrics | found
 
     return step
 
 
-def _roll_out(parts: Reinforcement, params, batch: PromptBatch, key) -> Judged:
-    """Samples and judges; redraws groups without variance up to `resamples` times.
+def together(collectors: Mapping[str, Collector]) -> Collector:
+    """One collector of several tasks, for `joint.make_joint_step`: batches and results come by task name.
 
-    DAPO (arXiv 2503.14476) fills the batch with other prompts instead. Here the same prompts get new answers, so that
-    shapes stay fixed and the order of the data stays a function of the step.
+    Metrics are `<task>/<metric>`. The keys of the tasks are their own, whichever tasks take part.
     """
-    rollout = parts.rollout(params, batch.images, batch.prompt, jax.random.fold_in(key, 0))
-    judged = judge(parts, params, batch, rollout)
-    for attempt in range(1, parts.resamples + 1):
-        flat = zero_variance(judged)
-        if not flat.any():
-            break
-        again = parts.rollout(params, batch.images, batch.prompt, jax.random.fold_in(key, attempt))
-        rollout = jax.tree.map(
-            lambda new, old, flat=flat: jnp.where(flat.reshape(-1, *[1] * (old.ndim - 1)), new, old),
-            again,
-            rollout,
-        )
-        judged = judge(parts, params, batch, rollout)
-    return judged
+    places = {name: place for place, name in enumerate(sorted(collectors))}
 
+    def collect(
+        params, batches: Mapping[str, Any], key, step: int
+    ) -> tuple[dict[str, Any], dict[str, float]]:
+        learned, metrics = {}, {}
+        for name, batch in batches.items():
+            task_key = jax.random.fold_in(key, places[name])
+            learned[name], found = collectors[name](params, batch, task_key, step)
+            metrics |= {f"{name}/{metric}": value for metric, value in found.items()}
+        return learned, metrics
 
-def zero_variance(judged: Judged) -> Bool[np.ndarray, "B"]:
-    """Groups whose answers all earned the same: they teach nothing."""
-    shape = judged.advantages.shape
-    return np.asarray(
-        zero_variance_groups(judged.table.total.reshape(shape), valid=judged.table.scorable.reshape(shape))
-    )
-
-
-def judge(parts: Reinforcement, params, batch: PromptBatch, rollout: Rollout) -> Judged:
-    """Decodes, rewards and compares the answers of every group."""
-    ids, valid = (np.asarray(array).reshape(-1, array.shape[-1]) for array in (rollout.ids, rollout.valid))
-    completions = [parts.tokenizer.decode(row[keep]) for row, keep in zip(ids, valid, strict=True)]
-    columns = {name: _per_completion(values, parts.group_size) for name, values in batch.columns.items()}
-    columns["completion_ids"] = [row[keep].tolist() for row, keep in zip(ids, valid, strict=True)]
-    columns |= parts.more_columns(params, batch, completions)
-    prompts = _per_completion(batch.texts, parts.group_size)
-    table = score(parts.rewards, prompts=prompts, completions=completions, columns=columns)
-    values = np.stack(list(table.parts.values()), axis=-1).reshape(len(batch.texts), parts.group_size, -1)
-    weights = np.array([weight for _, weight in parts.rewards.values()], np.float32)
-    advantages = parts.advantage(np.nan_to_num(values), weights, valid=~np.isnan(values))
-    return Judged(batch, completions, table, np.asarray(advantages), rollout)
-
-
-def _policy_batch(parts: Reinforcement, judged: Judged) -> PolicyBatch:
-    rollout, batch = judged.rollout, judged.batch
-    branches = BranchTokens(rollout.ids, rollout.valid)
-    trained = judged.table.scorable.reshape(judged.advantages.shape)
-    if not parts.train_on_truncated:
-        trained = trained & ~np.asarray(rollout.truncated)
-    if parts.drop_zero_variance:
-        trained = trained & ~zero_variance(judged)[:, None]
-    reference = (
-        None if parts.ref_logprobs is None else parts.ref_logprobs(batch.images, batch.prompt, branches)
-    )
-    return PolicyBatch(
-        batch.images, batch.prompt, branches, rollout.logprobs, judged.advantages, trained, reference
-    )
-
-
-def _per_completion(values: list[Any], group_size: int) -> list[Any]:
-    return [value for value in values for _ in range(group_size)]
-
-
-def _summary(judged: Judged) -> dict[str, float]:
-    table, rollout = judged.table, judged.rollout
-    parts = {
-        f"reward/{name}": float(np.nanmean(part))
-        for name, part in table.parts.items()
-        if not np.isnan(part).all()
-    }
-    return parts | {
-        "reward": float(table.total[table.scorable].mean()) if table.scorable.any() else 0.0,
-        "zero_variance_share": float(np.mean(zero_variance(judged))),
-        "truncated_share": float(np.mean(rollout.truncated)),
-        "unparsed_share": float(np.mean(~table.passed)),
-        "tokens_per_completion": float(np.mean(np.sum(rollout.valid, axis=-1))),
-    }
+    return collect

@@ -1,235 +1,57 @@
-import dataclasses
-import functools
-
 import jax
 import numpy as np
-import pytest
 
-from mmrpt_jax.data.tokenizer import EOS
-from mmrpt_jax.objectives import group_advantages, sum_then_normalise
-from mmrpt_jax.rewards import RewardError, exact_match, format_reward
-from mmrpt_jax.sampling import Rollout
-from mmrpt_jax.training.reinforce import PromptBatch, Reinforcement, judge, make_reinforcement_step
+from mmrpt_jax.training.reinforce import make_reinforcement_step, together
 from mmrpt_jax.training.state import TrainState
 
-B, G, R = 2, 4, 12
-ANSWERS = [["red", "blue", "red", "blue"], ["circle", "square", "square", "square"]]
-BATCH = PromptBatch(
-    images=np.zeros((B, 1, 2, 2, 3), np.uint8),
-    prompt=None,
-    texts=["what color ?", "what shape ?"],
-    columns={"answer": ["red", "circle"], "id": ["a", "b"]},
-)
-ADVANTAGE = functools.partial(sum_then_normalise, advantage_fn=functools.partial(group_advantages, eps=0.0))
-# Totals are 1.1 for the truth and 0.1 for others. First group: mean 0.6, std √(4·0.25 / 3); second: 0.35 and 0.5.
-FIRST = 0.5 / (1 / 3) ** 0.5
-ADVANTAGES = [[FIRST, -FIRST, FIRST, -FIRST], [1.5, -0.5, -0.5, -0.5]]
 
-
-def well_formed(answer):
-    return f"<think></think><answer> {answer}</answer>"
-
-
-def rollout_of(tokenizer, texts, *, truncated=()):
-    """Groups of texts as if sampled; those at the indices `truncated` lack the end token."""
-    ids, valid = np.zeros((B, G, R), np.int32), np.zeros((B, G, R), bool)
-    for b, g in np.ndindex(B, G):
-        tokens = tokenizer.encode(texts[b][g] + ("" if (b, g) in truncated else EOS)).ids
-        ids[b, g, : len(tokens)], valid[b, g, : len(tokens)] = tokens, True
-    cut = np.zeros((B, G), bool)
-    for index in truncated:
-        cut[index] = True
-    return Rollout(ids, valid, np.where(valid, np.float32(-1), 0), cut)
-
-
-class Updates:
-    """Stands for the compiled update and keeps what it was given."""
+class Collected:
+    """Stands for a collector: hands on the batch and the parameters, and keeps the keys that it was given."""
 
     def __init__(self):
-        self.batches = []
+        self.keys = []
 
-    def __call__(self, state, batch):
-        self.batches.append(batch)
-        return state._replace(step=state.step + 1), {"loss": 0.5, "update": len(self.batches)}
+    def __call__(self, params, batch, key, step):
+        self.keys.append(tuple(jax.random.key_data(key).tolist()))
+        return (params, batch), {"reward": float(step)}
 
 
-@pytest.fixture
-def parts(tiny_tokenizer):
-    texts = [[well_formed(answer) for answer in group] for group in ANSWERS]
-    return Reinforcement(
-        rollout=lambda *_: rollout_of(tiny_tokenizer, texts),
-        rewards={"exact_match": (exact_match, 1.0), "format": (format_reward, 0.1)},
-        advantage=ADVANTAGE,
-        update=Updates(),
-        tokenizer=tiny_tokenizer,
-        group_size=G,
+def update(state, learned):
+    return state._replace(step=state.step + 1, params=state.params + 1), {"loss": 0.5, "learned": learned}
+
+
+def state_at(step):
+    return TrainState(np.int32(step), 10, ())
+
+
+def test_every_update_learns_from_what_was_collected_once():
+    collect = Collected()
+    state, metrics = make_reinforcement_step(collect, update, jax.random.key(0), updates=3)(
+        state_at(7), "batch"
     )
+    # Three optimizer steps, one step of the loop.
+    assert (int(state.step), state.params, len(collect.keys)) == (8, 13, 1)
+    assert metrics == {"loss": 0.5, "learned": (10, "batch"), "reward": 7.0}
 
 
-def step_of(parts, number=0, key=0):
-    state = TrainState(np.int32(number), {"w": 0}, ())
-    return make_reinforcement_step(parts, jax.random.key(key))(state, BATCH)
-
-
-def test_rewards_see_texts_and_repeated_columns(parts):
-    seen = {}
-
-    def reward(**batch):
-        seen.update(batch)
-        return [0.0] * len(batch["completions"])
-
-    parts = dataclasses.replace(
-        parts,
-        rewards={"spy": (reward, 1.0)},
-        more_columns=lambda params, batch, completions: {"extra": [f"{params} {c}" for c in completions]},
-    )
-    rollout = parts.rollout()
-    judged = judge(parts, "params", BATCH, rollout)
-    completions = [well_formed(answer) for group in ANSWERS for answer in group]
-    assert seen.pop("completion_ids")[1] == rollout.ids[0, 1][rollout.valid[0, 1]].tolist()
-    assert seen == {
-        "prompts": ["what color ?"] * 4 + ["what shape ?"] * 4,
-        "completions": completions,
-        "answer": ["red"] * 4 + ["circle"] * 4,
-        "id": ["a"] * 4 + ["b"] * 4,
-        "extra": [f"params {text}" for text in completions],
-    }
-    assert judged.completions == completions
-
-
-def test_advantages_by_hand(parts):
-    judged = judge(parts, None, BATCH, parts.rollout())
-    np.testing.assert_allclose(judged.advantages, ADVANTAGES, rtol=1e-6)
-
-
-def test_a_step_hands_what_was_sampled_to_the_update(parts):
-    logprobs = np.full((B, G, R), -2.0, np.float32)
-    written = []
-    parts = dataclasses.replace(
-        parts,
-        updates=2,
-        ref_logprobs=lambda images, prompt, branches: logprobs,
-        on_judged=lambda step, judged: written.append((step, judged.completions[0])),
-    )
-    state, metrics = step_of(parts, number=7)
-    first, second = parts.update.batches
-    assert first is second
-    np.testing.assert_array_equal(first.branches.ids, parts.rollout().ids)
-    np.testing.assert_array_equal(first.behaviour_logprobs, parts.rollout().logprobs)
-    np.testing.assert_allclose(first.advantages, ADVANTAGES, rtol=1e-6)
-    assert first.trained.all() and first.ref_logprobs is logprobs
-    # Two optimizer steps, one step of the loop; metrics are those of the last update.
-    assert int(state.step) == 8 and metrics["update"] == 2
-    assert written == [(7, well_formed("red"))]
-
-
-def test_metrics_by_hand(parts, tiny_tokenizer):
-    texts = [[well_formed("red")] * 4, [well_formed("circle"), "circle", well_formed("square"), "<think>"]]
-    rollout = rollout_of(tiny_tokenizer, texts, truncated=[(1, 3)])
-    _, metrics = step_of(dataclasses.replace(parts, rollout=lambda *_: rollout))
-    expected = {
-        "reward/exact_match": 5 / 8,
-        "reward/format": 6 / 8,
-        "reward": (5 * 1.1 + 0.1) / 8,
-        "zero_variance_share": 0.5,
-        "truncated_share": 1 / 8,
-        "unparsed_share": 2 / 8,
-        "tokens_per_completion": rollout.valid.sum() / 8,
-    }
-    assert metrics.keys() == {"loss", "update", *expected}
-    for name, value in expected.items():
-        assert metrics[name] == pytest.approx(value, rel=1e-6), name
-
-
-def test_what_no_reward_can_score_is_left_out(parts):
-    def unsure(completions, **columns):
-        return [None if "blue" in text else float("circle" in text or "red" in text) for text in completions]
-
-    _, metrics = step_of(dataclasses.replace(parts, rewards={"unsure": (unsure, 1.0)}))
-    (batch,) = parts.update.batches
-    np.testing.assert_array_equal(batch.trained, [[True, False, True, False], [True] * 4])
-    # The two red answers are alone in their group, and alike.
-    np.testing.assert_allclose(batch.advantages, [[0] * 4, [1.5, -0.5, -0.5, -0.5]], rtol=1e-6)
-    assert metrics["reward"] == pytest.approx(3 / 6)
-    assert metrics["reward/unsure"] == pytest.approx(3 / 6)
-    assert metrics["zero_variance_share"] == 0.5
-
-
-def test_a_batch_that_no_reward_can_score(parts):
-    _, metrics = step_of(dataclasses.replace(parts, rewards={"never": (lambda **_: [None] * 8, 1.0)}))
-    assert not parts.update.batches[0].trained.any()
-    assert metrics["reward"] == 0.0 and "reward/never" not in metrics
-
-
-def test_a_reward_that_raises_is_named_with_its_example(parts):
-    def fragile(completions, **columns):
-        return [{"red": 1.0, "blue": 0.0, "circle": 1.0}[text[24:-9]] for text in completions]
-
-    with pytest.raises(
-        RewardError, match=r"'fragile' raised KeyError: 'square' on example 5, .*square"
-    ) as error:
-        step_of(dataclasses.replace(parts, rewards={"fragile": (fragile, 1.0)}))
-    assert (error.value.reward, error.value.index) == ("fragile", 5)
-
-
-def test_truncated_answers_leave_the_loss_but_not_the_baseline(parts, tiny_tokenizer):
-    texts = [[well_formed(answer) for answer in group] for group in ANSWERS]
-    rollout = rollout_of(tiny_tokenizer, texts, truncated=[(0, 1), (1, 0)])
-    step_of(dataclasses.replace(parts, rollout=lambda *_: rollout, train_on_truncated=False))
-    (batch,) = parts.update.batches
-    np.testing.assert_array_equal(batch.trained, ~rollout.truncated)
-    np.testing.assert_allclose(batch.advantages, ADVANTAGES, rtol=1e-6)
-
-
-def test_sampling_depends_on_key_and_step_alone(parts):
-    keys = []
-    rollout = parts.rollout()
-    parts = dataclasses.replace(parts, rollout=lambda *inputs: keys.append(inputs[-1]) or rollout)
-    step = make_reinforcement_step(parts, jax.random.key(9))
-    state = TrainState(np.int32(0), {}, ())
+def test_sampling_depends_on_key_and_step_alone():
+    collect = Collected()
+    step, state = make_reinforcement_step(collect, update, jax.random.key(9)), state_at(0)
     for _ in range(3):
-        state, _ = step(state, BATCH)
-    # Another process that resumes at step 2.
-    make_reinforcement_step(parts, jax.random.key(9))(TrainState(np.int32(2), {}, ()), BATCH)
-    make_reinforcement_step(parts, jax.random.key(8))(TrainState(np.int32(2), {}, ()), BATCH)
-    data = [tuple(jax.random.key_data(key).tolist()) for key in keys]
-    assert data[2] == data[3]
-    assert len(set(data)) == 4
+        state, _ = step(state, None)
+    # Another process that resumes at step 2, and another key.
+    make_reinforcement_step(collect, update, jax.random.key(9))(state_at(2), None)
+    make_reinforcement_step(collect, update, jax.random.key(8))(state_at(2), None)
+    assert collect.keys[2] == collect.keys[3]
+    assert len(set(collect.keys)) == 4
 
 
-@pytest.fixture
-def flat_then_varied(tiny_tokenizer):
-    """A rollout whose first group has answers of one kind for the first `flat` draws."""
-
-    def make(flat):
-        draws = []
-
-        def rollout(params, images, prompt, key):
-            draws.append(key)
-            first = [well_formed("red")] * G if len(draws) <= flat else list(map(well_formed, ANSWERS[0]))
-            second = [well_formed(ANSWERS[1][(g + len(draws) - 1) % G]) for g in range(G)]
-            return rollout_of(tiny_tokenizer, [first, second])
-
-        return rollout, draws
-
-    return make
-
-
-def test_groups_without_variance_are_redrawn(parts, flat_then_varied):
-    rollout, draws = flat_then_varied(flat=2)
-    _, metrics = step_of(dataclasses.replace(parts, rollout=rollout, resamples=5))
-    assert len(draws) == 3
-    assert len({tuple(jax.random.key_data(key).tolist()) for key in draws}) == 3
-    # The second group is as first drawn.
-    np.testing.assert_allclose(parts.update.batches[0].advantages, ADVANTAGES, rtol=1e-6)
-    assert metrics["zero_variance_share"] == 0.0
-
-
-@pytest.mark.parametrize("drop", [False, True])
-def test_redrawing_ends_and_flat_groups_may_leave_the_loss(parts, flat_then_varied, drop):
-    rollout, draws = flat_then_varied(flat=99)
-    step_of(dataclasses.replace(parts, rollout=rollout, resamples=2, drop_zero_variance=drop))
-    assert len(draws) == 3
-    (batch,) = parts.update.batches
-    np.testing.assert_array_equal(batch.trained, [[not drop] * G, [True] * G])
-    np.testing.assert_allclose(batch.advantages, [[0.0] * G, ADVANTAGES[1]], rtol=1e-6)
+def test_tasks_together_and_apart():
+    a, b = Collected(), Collected()
+    both = together({"a": a, "b": b})
+    learned, metrics = both("params", {"b": 1, "a": 2}, jax.random.key(0), 4)
+    assert learned == {"a": ("params", 2), "b": ("params", 1)}
+    assert metrics == {"a/reward": 4.0, "b/reward": 4.0}
+    # A task alone draws as it does in company, and no two tasks draw alike.
+    both("params", {"b": 1}, jax.random.key(0), 4)
+    assert b.keys[0] == b.keys[1] != a.keys[0]

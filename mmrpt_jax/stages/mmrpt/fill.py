@@ -11,7 +11,7 @@ from mmrpt_jax.data.records import RandomAccess
 from mmrpt_jax.masking import GREY
 from mmrpt_jax.stages.mmrpt.caption import fill_prompts
 from mmrpt_jax.stages.run import Run, batches
-from mmrpt_jax.training.reinforce import PromptBatch
+from mmrpt_jax.training.answers import PromptBatch
 from mmrpt_jax.training.supervised import SupervisedBatch
 
 _FIELDS = ("masked", "answer", "sentence", "blind_logprob", "span_llr")

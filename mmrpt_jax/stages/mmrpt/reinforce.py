@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from ml_collections import ConfigDict
 
 from mmrpt_jax.data.records import RandomAccess
@@ -31,9 +30,10 @@ from mmrpt_jax.stages.mmrpt.mask import run_mask
 from mmrpt_jax.stages.mmrpt.rewards import configured_rewards, gain_column
 from mmrpt_jax.stages.mmrpt.score import run_score
 from mmrpt_jax.stages.run import Run
+from mmrpt_jax.training.answers import Answering, Judged, collect_answers
 from mmrpt_jax.training.loop import train
 from mmrpt_jax.training.policy import make_policy_step
-from mmrpt_jax.training.reinforce import Judged, Reinforcement, make_reinforcement_step
+from mmrpt_jax.training.reinforce import make_reinforcement_step
 from mmrpt_jax.training.state import make_optimizer, new_state
 
 COMBINE = {"sum_then_normalise": sum_then_normalise, "normalise_then_sum": normalise_then_sum, "gdpo": gdpo}
@@ -52,8 +52,13 @@ def reinforce(
     # Copied: the optimizer's steps must leave the reference as it is.
     state = new_state(jax.tree.map(jnp.copy, reference), optimizer)
     with contextlib.closing(CompletionsWriter(directory)) as completions:
-        parts = _parts(run, reference, optimizer, completions)
-        step = make_reinforcement_step(parts, run.key(name))
+        collect = functools.partial(collect_answers, _answering(run, reference, completions))
+        update = make_policy_step(
+            run.model, optimizer, micro_batches=cfg.micro_batches, **_scoring(run), **loss_options(run.config)
+        )
+        step = make_reinforcement_step(
+            collect, jax.jit(update), run.key(name), updates=cfg.updates_per_rollout
+        )
         for begin, end in _segments(cfg.steps, cfg.refresh_every):
             if begin:
                 source = _refreshed(run, state.params, arm, directory / f"refresh-{begin}")
@@ -82,36 +87,33 @@ def _refreshed(run: Run, params: Any, arm: Arm, directory: Path) -> RandomAccess
     return join(run.train_source, open_sidecar(directory / "masks" / "records", "train"), missing="skip")
 
 
-def _parts(
-    run: Run, reference: Any, optimizer: optax.GradientTransformation, completions: CompletionsWriter
-) -> Reinforcement:
+def _answering(run: Run, reference: Any, completions: CompletionsWriter) -> Answering:
     cfg, tokenizer = run.config.rl, run.tokenizer
-    scoring = {"temperature": cfg.temperature, "banned": jnp.asarray(tokenizer.banned)}
     rollout = make_rollout(
         run.model,
         group_size=cfg.group_size,
         max_tokens=max(run.config.data.branch_lengths),
         end_ids=(tokenizer.eos_id,),
-        **scoring,
+        **_scoring(run),
     )
-    update = make_policy_step(
-        run.model, optimizer, micro_batches=cfg.micro_batches, **scoring, **loss_options(run.config)
-    )
-    return Reinforcement(
+    return Answering(
         rollout=jax.jit(rollout),
         rewards=configured_rewards(run),
         advantage=_advantage(cfg),
-        update=jax.jit(update),
         tokenizer=tokenizer,
         group_size=cfg.group_size,
         more_columns=gain_column(run, reference),
-        ref_logprobs=_ref_logprobs(run, reference, scoring),
+        ref_logprobs=_ref_logprobs(run, reference),
         train_on_truncated=cfg.train_on_truncated,
         resamples=cfg.resamples,
         drop_zero_variance=cfg.drop_zero_variance,
-        updates=cfg.updates_per_rollout,
         on_judged=_completions_log(completions),
     )
+
+
+def _scoring(run: Run) -> dict[str, Any]:
+    """How logits become a distribution: alike in sampler, policy and reference."""
+    return {"temperature": run.config.rl.temperature, "banned": jnp.asarray(run.tokenizer.banned)}
 
 
 def loss_options(config: ConfigDict) -> dict[str, Any]:
@@ -129,9 +131,10 @@ def _advantage(rl: ConfigDict) -> Callable[..., Any]:
     return jax.jit(functools.partial(COMBINE[cfg.combine], advantage_fn=one))
 
 
-def _ref_logprobs(run: Run, reference: Any, scoring: dict[str, Any]) -> Callable[..., Any] | None:
+def _ref_logprobs(run: Run, reference: Any) -> Callable[..., Any] | None:
     if run.config.rl.loss.kl == "none":
         return None
+    scoring = _scoring(run)
     scored = jax.jit(lambda params, *inputs: forward(run.model, params, *inputs, **scoring).logprobs)
     return functools.partial(scored, reference)
 

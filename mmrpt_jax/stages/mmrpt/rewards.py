@@ -14,8 +14,8 @@ from mmrpt_jax.rewards import (
     weighted,
 )
 from mmrpt_jax.stages.run import Run
+from mmrpt_jax.training.answers import PromptBatch
 from mmrpt_jax.training.gain import make_visual_gain
-from mmrpt_jax.training.reinforce import PromptBatch
 
 # Rewards that read the column `visual_gain`, which costs two forward passes.
 READS_GAIN = ("visual_gain", "grounded_match")

@@ -1,0 +1,197 @@
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from mmrpt_jax.data.tokenizer import EOS
+from mmrpt_jax.objectives import group_advantages, sum_then_normalise
+from mmrpt_jax.rewards import RewardError, exact_match, format_reward
+from mmrpt_jax.sampling import Rollout
+from mmrpt_jax.training.answers import Answering, PromptBatch, collect_answers, judge
+
+B, G, R = 2, 4, 12
+ANSWERS = [["red", "blue", "red", "blue"], ["circle", "square", "square", "square"]]
+BATCH = PromptBatch(
+    images=np.zeros((B, 1, 2, 2, 3), np.uint8),
+    prompt=None,
+    texts=["what color ?", "what shape ?"],
+    columns={"answer": ["red", "circle"], "id": ["a", "b"]},
+)
+ADVANTAGE = functools.partial(sum_then_normalise, advantage_fn=functools.partial(group_advantages, eps=0.0))
+# Totals are 1.1 for the truth and 0.1 for others. First group: mean 0.6, std √(4·0.25 / 3); second: 0.35 and 0.5.
+FIRST = 0.5 / (1 / 3) ** 0.5
+ADVANTAGES = [[FIRST, -FIRST, FIRST, -FIRST], [1.5, -0.5, -0.5, -0.5]]
+
+
+def well_formed(answer):
+    return f"<think></think><answer> {answer}</answer>"
+
+
+def rollout_of(tokenizer, texts, *, truncated=()):
+    """Groups of texts as if sampled; those at the indices `truncated` lack the end token."""
+    ids, valid = np.zeros((B, G, R), np.int32), np.zeros((B, G, R), bool)
+    for b, g in np.ndindex(B, G):
+        tokens = tokenizer.encode(texts[b][g] + ("" if (b, g) in truncated else EOS)).ids
+        ids[b, g, : len(tokens)], valid[b, g, : len(tokens)] = tokens, True
+    cut = np.zeros((B, G), bool)
+    for index in truncated:
+        cut[index] = True
+    return Rollout(ids, valid, np.where(valid, np.float32(-1), 0), cut)
+
+
+@pytest.fixture
+def parts(tiny_tokenizer):
+    texts = [[well_formed(answer) for answer in group] for group in ANSWERS]
+    return Answering(
+        rollout=lambda *_: rollout_of(tiny_tokenizer, texts),
+        rewards={"exact_match": (exact_match, 1.0), "format": (format_reward, 0.1)},
+        advantage=ADVANTAGE,
+        tokenizer=tiny_tokenizer,
+        group_size=G,
+    )
+
+
+def collect(parts, step=0):
+    return collect_answers(parts, {"w": 0}, BATCH, jax.random.key(0), step)
+
+
+def test_rewards_see_texts_and_repeated_columns(parts):
+    seen = {}
+
+    def reward(**batch):
+        seen.update(batch)
+        return [0.0] * len(batch["completions"])
+
+    parts = dataclasses.replace(
+        parts,
+        rewards={"spy": (reward, 1.0)},
+        more_columns=lambda params, batch, completions: {"extra": [f"{params} {c}" for c in completions]},
+    )
+    rollout = parts.rollout()
+    judged = judge(parts, "params", BATCH, rollout)
+    completions = [well_formed(answer) for group in ANSWERS for answer in group]
+    assert seen.pop("completion_ids")[1] == rollout.ids[0, 1][rollout.valid[0, 1]].tolist()
+    assert seen == {
+        "prompts": ["what color ?"] * 4 + ["what shape ?"] * 4,
+        "completions": completions,
+        "answer": ["red"] * 4 + ["circle"] * 4,
+        "id": ["a"] * 4 + ["b"] * 4,
+        "extra": [f"params {text}" for text in completions],
+    }
+    assert judged.completions == completions
+
+
+def test_advantages_by_hand(parts):
+    judged = judge(parts, None, BATCH, parts.rollout())
+    np.testing.assert_allclose(judged.advantages, ADVANTAGES, rtol=1e-6)
+
+
+def test_what_was_sampled_is_to_be_learned_from(parts):
+    logprobs = np.full((B, G, R), -2.0, np.float32)
+    written = []
+    parts = dataclasses.replace(
+        parts,
+        ref_logprobs=lambda images, prompt, branches: logprobs,
+        on_judged=lambda step, judged: written.append((step, judged.completions[0])),
+    )
+    batch, _ = collect(parts, step=7)
+    np.testing.assert_array_equal(batch.branches.ids, parts.rollout().ids)
+    np.testing.assert_array_equal(batch.behaviour_logprobs, parts.rollout().logprobs)
+    np.testing.assert_allclose(batch.advantages, ADVANTAGES, rtol=1e-6)
+    assert batch.trained.all() and batch.ref_logprobs is logprobs
+    assert written == [(7, well_formed("red"))]
+
+
+def test_metrics_by_hand(parts, tiny_tokenizer):
+    texts = [[well_formed("red")] * 4, [well_formed("circle"), "circle", well_formed("square"), "<think>"]]
+    rollout = rollout_of(tiny_tokenizer, texts, truncated=[(1, 3)])
+    _, metrics = collect(dataclasses.replace(parts, rollout=lambda *_: rollout))
+    expected = {
+        "reward/exact_match": 5 / 8,
+        "reward/format": 6 / 8,
+        "reward": (5 * 1.1 + 0.1) / 8,
+        "zero_variance_share": 0.5,
+        "truncated_share": 1 / 8,
+        "unparsed_share": 2 / 8,
+        "tokens_per_completion": rollout.valid.sum() / 8,
+    }
+    assert metrics.keys() == expected.keys()
+    for name, value in expected.items():
+        assert metrics[name] == pytest.approx(value, rel=1e-6), name
+
+
+def test_what_no_reward_can_score_is_left_out(parts):
+    def unsure(completions, **columns):
+        return [None if "blue" in text else float("circle" in text or "red" in text) for text in completions]
+
+    batch, metrics = collect(dataclasses.replace(parts, rewards={"unsure": (unsure, 1.0)}))
+    np.testing.assert_array_equal(batch.trained, [[True, False, True, False], [True] * 4])
+    # The two red answers are alone in their group, and alike.
+    np.testing.assert_allclose(batch.advantages, [[0] * 4, [1.5, -0.5, -0.5, -0.5]], rtol=1e-6)
+    assert metrics["reward"] == pytest.approx(3 / 6)
+    assert metrics["reward/unsure"] == pytest.approx(3 / 6)
+    assert metrics["zero_variance_share"] == 0.5
+
+
+def test_a_batch_that_no_reward_can_score(parts):
+    batch, metrics = collect(dataclasses.replace(parts, rewards={"never": (lambda **_: [None] * 8, 1.0)}))
+    assert not batch.trained.any()
+    assert metrics["reward"] == 0.0 and "reward/never" not in metrics
+
+
+def test_a_reward_that_raises_is_named_with_its_example(parts):
+    def fragile(completions, **columns):
+        return [{"red": 1.0, "blue": 0.0, "circle": 1.0}[text[24:-9]] for text in completions]
+
+    with pytest.raises(
+        RewardError, match=r"'fragile' raised KeyError: 'square' on example 5, .*square"
+    ) as error:
+        collect(dataclasses.replace(parts, rewards={"fragile": (fragile, 1.0)}))
+    assert (error.value.reward, error.value.index) == ("fragile", 5)
+
+
+def test_truncated_answers_leave_the_loss_but_not_the_baseline(parts, tiny_tokenizer):
+    texts = [[well_formed(answer) for answer in group] for group in ANSWERS]
+    rollout = rollout_of(tiny_tokenizer, texts, truncated=[(0, 1), (1, 0)])
+    batch, _ = collect(dataclasses.replace(parts, rollout=lambda *_: rollout, train_on_truncated=False))
+    np.testing.assert_array_equal(batch.trained, ~rollout.truncated)
+    np.testing.assert_allclose(batch.advantages, ADVANTAGES, rtol=1e-6)
+
+
+@pytest.fixture
+def flat_then_varied(tiny_tokenizer):
+    """A rollout whose first group has answers of one kind for the first `flat` draws."""
+
+    def make(flat):
+        draws = []
+
+        def rollout(params, images, prompt, key):
+            draws.append(key)
+            first = [well_formed("red")] * G if len(draws) <= flat else list(map(well_formed, ANSWERS[0]))
+            second = [well_formed(ANSWERS[1][(g + len(draws) - 1) % G]) for g in range(G)]
+            return rollout_of(tiny_tokenizer, [first, second])
+
+        return rollout, draws
+
+    return make
+
+
+def test_groups_without_variance_are_redrawn(parts, flat_then_varied):
+    rollout, draws = flat_then_varied(flat=2)
+    batch, metrics = collect(dataclasses.replace(parts, rollout=rollout, resamples=5))
+    assert len(draws) == 3
+    assert len({tuple(jax.random.key_data(key).tolist()) for key in draws}) == 3
+    # The second group is as first drawn.
+    np.testing.assert_allclose(batch.advantages, ADVANTAGES, rtol=1e-6)
+    assert metrics["zero_variance_share"] == 0.0
+
+
+@pytest.mark.parametrize("drop", [False, True])
+def test_redrawing_ends_and_flat_groups_may_leave_the_loss(parts, flat_then_varied, drop):
+    rollout, draws = flat_then_varied(flat=99)
+    batch, _ = collect(dataclasses.replace(parts, rollout=rollout, resamples=2, drop_zero_variance=drop))
+    assert len(draws) == 3
+    np.testing.assert_array_equal(batch.trained, [[not drop] * G, [True] * G])
+    np.testing.assert_allclose(batch.advantages, [[0.0] * G, ADVANTAGES[1]], rtol=1e-6)
