@@ -1,6 +1,7 @@
 """Groups of answers and groups of images, sampled behind one computed prompt."""
 
 from mmrpt_jax.sampling.field import Conditions as Conditions
+from mmrpt_jax.sampling.field import make_field as make_field
 from mmrpt_jax.sampling.flow import FlowSampler as FlowSampler
 from mmrpt_jax.sampling.flow import FlowScores as FlowScores
 from mmrpt_jax.sampling.flow import ImageRollout as ImageRollout

@@ -1,0 +1,222 @@
+"""Losses of a policy that draws, all on the same groups of drawn images.
+
+grpo      clipped ratios of the densities of the sampler's steps (Flow-GRPO, DanceGRPO)
+nft       no densities: good images attract, bad ones repel, at fresh noise (DiffusionNFT)
+dpo       the best of a group is to be preferred to the worst (Diffusion-DPO)
+rwr       imitation of all images, weighed by softmax(reward / temperature)
+best_of   imitation of the best image of a group
+"""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from mmrpt_jax.models.config import UnifiedConfig
+from mmrpt_jax.objectives import (
+    best_of_group_weights,
+    flow_dpo_loss,
+    flow_kl,
+    flow_matching_errors,
+    flow_matching_loss,
+    flow_policy_loss,
+    interpolate,
+    logit_normal_times,
+    nft_loss,
+    preference_pairs,
+    reward_weights,
+)
+from mmrpt_jax.sampling import Conditions, FlowSampler, ImageRollout, make_field, make_image_scorer
+from mmrpt_jax.training.accumulate import LossFn
+
+
+class DrawnBatch(NamedTuple):
+    """Groups of images to learn from.
+
+    Attributes:
+        conditions: what they were drawn from.
+        rollout: as sampled.
+        rewards: [B G] totals.
+        advantages: [B G].
+        trained: [B G], False for images left out of the loss (unscorable, zero-variance group).
+        seeds: [B] of fresh noise; the noise of a row depends on its own seed alone.
+        behaviour_velocity: [B G I C] at fresh noise, of the policy that sampled; None takes the present policy for it,
+            which it is until the first update.
+        ref_velocity: of the reference; [B G K I C] at the sampled steps for grpo, [B G I C] at fresh noise for the
+            others; None without a KL term.
+    """
+
+    conditions: Conditions
+    rollout: ImageRollout
+    rewards: Float[Array, "B G"]
+    advantages: Float[Array, "B G"]
+    trained: Bool[Array, "B G"]
+    seeds: Int[Array, "B"]
+    behaviour_velocity: Float[Array, "B G I C"] | None = None
+    ref_velocity: Float[Array, "B G *K I C"] | None = None
+
+
+class Noised(NamedTuple):
+    """Images at fresh noise; those of a group share noise and time, so that they differ in nothing else.
+
+    Attributes:
+        latents: x_t, [B G I C].
+        times: [B G].
+        clean: x_0.
+        noise: ε.
+    """
+
+    latents: Float[Array, "B G I C"]
+    times: Float[Array, "B G"]
+    clean: Float[Array, "B G I C"]
+    noise: Float[Array, "B G I C"]
+
+
+def noise_anew(clean: Float[Array, "B G I C"], seeds: Int[Array, "B"], *, shift: float) -> Noised:
+    """Draws a time and noise per row, from its seed, and brings its images there."""
+
+    def one(seed):
+        for_time, for_noise = jax.random.split(jax.random.key(seed))
+        return logit_normal_times(for_time, (1,), shift=shift), jax.random.normal(for_noise, clean.shape[2:])
+
+    times, noise = jax.vmap(one)(seeds)
+    times = jnp.broadcast_to(times, clean.shape[:2])
+    noise = jnp.broadcast_to(noise[:, None], clean.shape)
+    return Noised(interpolate(clean, noise, times), times, clean, noise)
+
+
+def make_grpo_loss(
+    config: UnifiedConfig, sampler: FlowSampler, *, kl: str = "none", reduce: str = "mean", **options: Any
+) -> LossFn:
+    """Builds `loss(params, batch) -> (sum, (count, metrics))`: `objectives.flow_policy_loss` over steps of images.
+
+    Args:
+        config: the model.
+        sampler: that of the rollout.
+        kl: "none", or a kind of `objectives.flow_kl`.
+        reduce: of the KL over dimensions.
+        **options: `clip_low`, `clip_high`, `max_advantage`, `kl_coefficient`.
+    """
+    score = make_image_scorer(config, sampler)
+
+    def loss(params, batch: DrawnBatch):
+        rollout = batch.rollout
+        found = score(params, batch.conditions, rollout)
+        mask = jnp.broadcast_to(batch.trained[..., None], found.logprobs.shape)
+        penalty = None
+        if kl != "none":
+            times, levels = rollout.times[:, None], rollout.noise_levels[:, None]
+            steps = (times[..., :-1], times[..., 1:], levels)
+            penalty = flow_kl(found.velocity, batch.ref_velocity, *steps, kind=kl, reduce=reduce)
+        total, count, metrics = flow_policy_loss(
+            found.logprobs, rollout.logprobs, batch.advantages, mask, kl=penalty, **options
+        )
+        gap = jnp.sum(jnp.where(mask, jnp.abs(found.logprobs - rollout.logprobs), 0.0))
+        return total, (count, metrics | {"sampler_gap": (gap, jnp.sum(mask, dtype=jnp.float32))})
+
+    return loss
+
+
+def make_nft_loss(config: UnifiedConfig, sampler: FlowSampler, *, kl: str = "none", **options: Any) -> LossFn:
+    """Builds the loss of DiffusionNFT: `objectives.nft_loss`, which takes the options; `kl` is "none" or "velocity"."""
+
+    def loss(params, batch: DrawnBatch):
+        at = noise_anew(batch.rollout.latents, batch.seeds, shift=sampler.shift)
+        found = make_field(config, params, batch.conditions, sampler.guidance)(at.latents, at.times)
+        old = jax.lax.stop_gradient(found) if batch.behaviour_velocity is None else batch.behaviour_velocity
+        penalty = None
+        if kl != "none":
+            steps = (at.times, jnp.zeros_like(at.times), jnp.zeros_like(at.times))
+            penalty = flow_kl(found, batch.ref_velocity, *steps, kind="velocity")
+        total, count, metrics = nft_loss(
+            found, old, at.latents, at.clean, at.times, batch.advantages, batch.trained, kl=penalty, **options
+        )
+        return total, (count, metrics)
+
+    return loss
+
+
+def make_dpo_loss(config: UnifiedConfig, sampler: FlowSampler, *, beta: float) -> LossFn:
+    """Builds the preference loss of each group's best and worst image: `objectives.flow_dpo_loss`."""
+
+    def loss(params, batch: DrawnBatch):
+        at = noise_anew(batch.rollout.latents, batch.seeds, shift=sampler.shift)
+        found = make_field(config, params, batch.conditions, sampler.guidance)(at.latents, at.times)
+        pairs = preference_pairs(batch.rewards, valid=batch.trained)
+
+        def of_pairs(velocity):
+            errors = flow_matching_errors(velocity, at.clean, at.noise, batch.trained)
+            return tuple(
+                jnp.take_along_axis(errors, place[:, None], axis=1)[:, 0]
+                for place in (pairs.winner, pairs.loser)
+            )
+
+        total, count, metrics = flow_dpo_loss(
+            *of_pairs(found), *of_pairs(batch.ref_velocity), pairs.mask, beta=beta
+        )
+        return total, (count, metrics)
+
+    return loss
+
+
+def make_imitation_loss(
+    config: UnifiedConfig,
+    sampler: FlowSampler,
+    *,
+    weights: Callable[[Float[Array, "B G"], Bool[Array, "B G"]], Float[Array, "B G"]],
+) -> LossFn:
+    """Builds the flow matching loss on the policy's own images, weighed by what they earned."""
+
+    def loss(params, batch: DrawnBatch):
+        at = noise_anew(batch.rollout.latents, batch.seeds, shift=sampler.shift)
+        found = make_field(config, params, batch.conditions, sampler.guidance)(at.latents, at.times)
+        shares = weights(batch.rewards, batch.trained)
+        total, count = flow_matching_loss(found, at.clean, at.noise, batch.trained, weights=shares)
+        return total, (count, {})
+
+    return loss
+
+
+def make_rwr_loss(config: UnifiedConfig, sampler: FlowSampler, *, temperature: float) -> LossFn:
+    """Imitation weighed by `objectives.reward_weights`."""
+
+    def weights(rewards, valid):
+        return reward_weights(rewards, temperature=temperature, valid=valid)
+
+    return make_imitation_loss(config, sampler, weights=weights)
+
+
+def make_best_of_loss(config: UnifiedConfig, sampler: FlowSampler) -> LossFn:
+    """Imitation of each group's best image."""
+
+    def weights(rewards, valid):
+        return best_of_group_weights(rewards, valid=valid)
+
+    return make_imitation_loss(config, sampler, weights=weights)
+
+
+IMAGE_LOSSES: Mapping[str, Callable[..., LossFn]] = MappingProxyType(
+    {
+        "grpo": make_grpo_loss,
+        "nft": make_nft_loss,
+        "dpo": make_dpo_loss,
+        "rwr": make_rwr_loss,
+        "best_of": make_best_of_loss,
+    }
+)
+
+
+def make_ref_velocity(config: UnifiedConfig, sampler: FlowSampler, *, algorithm: str) -> Callable[..., Array]:
+    """Builds `velocity(params, conditions, rollout, seeds)`: what `DrawnBatch.ref_velocity` wants for an algorithm."""
+    if algorithm == "grpo":
+        score = make_image_scorer(config, sampler)
+        return lambda params, conditions, rollout, seeds: score(params, conditions, rollout).velocity
+
+    def at_fresh_noise(params, conditions, rollout, seeds):
+        at = noise_anew(rollout.latents, seeds, shift=sampler.shift)
+        return make_field(config, params, conditions, sampler.guidance)(at.latents, at.times)
+
+    return at_fresh_noise
