@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, UInt8
+from jaxtyping import Array, Float, UInt8
 
 from mmrpt_jax.data.tokenizer import Tokenizer
 from mmrpt_jax.models.vlm import BranchTokens, PromptTokens
-from mmrpt_jax.objectives import zero_variance_groups
-from mmrpt_jax.rewards import RewardFn, RewardTable, score
+from mmrpt_jax.rewards import RewardFn
 from mmrpt_jax.sampling import Rollout
+from mmrpt_jax.training.judging import Advantage, Judgement, judge_groups, per_member
 from mmrpt_jax.training.policy import PolicyBatch
 
 
@@ -33,21 +33,19 @@ class PromptBatch(NamedTuple):
     columns: dict[str, list[Any]]
 
 
-class Judged(NamedTuple):
+class JudgedAnswers(NamedTuple):
     """Answers with what they earned; everything about one step that is worth writing down.
 
     Attributes:
         batch: the prompts.
         completions: B·G texts, group by group.
-        table: rewards of the completions.
-        advantages: [B G].
+        judgement: what they earned.
         rollout: the sampled tokens.
     """
 
     batch: PromptBatch
     completions: list[str]
-    table: RewardTable
-    advantages: Float[np.ndarray, "B G"]
+    judgement: Judgement
     rollout: Rollout
 
 
@@ -58,7 +56,7 @@ class Answering:
     Attributes:
         rollout: (params, images, prompt, key) -> Rollout, compiled.
         rewards: name -> (reward, weight).
-        advantage: (rewards [B G K], weights [K], valid=[B G K]) -> [B G], as `objectives.sum_then_normalise`.
+        advantage: compares the answers of a group.
         tokenizer: decodes completions.
         group_size: G.
         more_columns: (params, batch, completions) -> further reward columns of B·G entries, computed on the devices.
@@ -71,7 +69,7 @@ class Answering:
 
     rollout: Callable[..., Rollout]
     rewards: Mapping[str, tuple[RewardFn, float]]
-    advantage: Callable[..., Float[Array, "B G"]]
+    advantage: Advantage
     tokenizer: Tokenizer
     group_size: int
     more_columns: Callable[[Any, PromptBatch, list[str]], dict[str, list[Any]]] = (
@@ -81,7 +79,7 @@ class Answering:
     train_on_truncated: bool = True
     resamples: int = 0
     drop_zero_variance: bool = False
-    on_judged: Callable[[int, Judged], None] = lambda step, judged: None
+    on_judged: Callable[[int, JudgedAnswers], None] = lambda step, judged: None
 
 
 def collect_answers(
@@ -93,7 +91,7 @@ def collect_answers(
     return _policy_batch(parts, judged), _summary(judged)
 
 
-def _roll_out(parts: Answering, params, batch: PromptBatch, key) -> Judged:
+def _roll_out(parts: Answering, params, batch: PromptBatch, key) -> JudgedAnswers:
     """Samples and judges; redraws groups without variance up to `resamples` times.
 
     DAPO (arXiv 2503.14476) fills the batch with other prompts instead. Here the same prompts get new answers, so that
@@ -102,7 +100,7 @@ def _roll_out(parts: Answering, params, batch: PromptBatch, key) -> Judged:
     rollout = parts.rollout(params, batch.images, batch.prompt, jax.random.fold_in(key, 0))
     judged = judge(parts, params, batch, rollout)
     for attempt in range(1, parts.resamples + 1):
-        flat = zero_variance(judged)
+        flat = judged.judgement.zero_variance
         if not flat.any():
             break
         again = parts.rollout(params, batch.images, batch.prompt, jax.random.fold_in(key, attempt))
@@ -115,60 +113,35 @@ def _roll_out(parts: Answering, params, batch: PromptBatch, key) -> Judged:
     return judged
 
 
-def zero_variance(judged: Judged) -> Bool[np.ndarray, "B"]:
-    """Groups whose answers all earned the same: they teach nothing."""
-    shape = judged.advantages.shape
-    return np.asarray(
-        zero_variance_groups(judged.table.total.reshape(shape), valid=judged.table.scorable.reshape(shape))
-    )
-
-
-def judge(parts: Answering, params, batch: PromptBatch, rollout: Rollout) -> Judged:
+def judge(parts: Answering, params, batch: PromptBatch, rollout: Rollout) -> JudgedAnswers:
     """Decodes, rewards and compares the answers of every group."""
     ids, valid = (np.asarray(array).reshape(-1, array.shape[-1]) for array in (rollout.ids, rollout.valid))
     completions = [parts.tokenizer.decode(row[keep]) for row, keep in zip(ids, valid, strict=True)]
-    columns = {name: _per_completion(values, parts.group_size) for name, values in batch.columns.items()}
+    columns = {name: per_member(values, parts.group_size) for name, values in batch.columns.items()}
     columns["completion_ids"] = [row[keep].tolist() for row, keep in zip(ids, valid, strict=True)]
     columns |= parts.more_columns(params, batch, completions)
-    prompts = _per_completion(batch.texts, parts.group_size)
-    table = score(parts.rewards, prompts=prompts, completions=completions, columns=columns)
-    values = np.stack(list(table.parts.values()), axis=-1).reshape(len(batch.texts), parts.group_size, -1)
-    weights = np.array([weight for _, weight in parts.rewards.values()], np.float32)
-    advantages = parts.advantage(np.nan_to_num(values), weights, valid=~np.isnan(values))
-    return Judged(batch, completions, table, np.asarray(advantages), rollout)
+    judgement = judge_groups(
+        parts.rewards, parts.advantage, prompts=batch.texts, completions=completions, columns=columns
+    )
+    return JudgedAnswers(batch, completions, judgement, rollout)
 
 
-def _policy_batch(parts: Answering, judged: Judged) -> PolicyBatch:
-    rollout, batch = judged.rollout, judged.batch
-    branches = BranchTokens(rollout.ids, rollout.valid)
-    trained = judged.table.scorable.reshape(judged.advantages.shape)
+def _policy_batch(parts: Answering, judged: JudgedAnswers) -> PolicyBatch:
+    (batch, _, judgement, rollout), branches = judged, BranchTokens(judged.rollout.ids, judged.rollout.valid)
+    trained = judgement.scorable
     if not parts.train_on_truncated:
         trained = trained & ~np.asarray(rollout.truncated)
     if parts.drop_zero_variance:
-        trained = trained & ~zero_variance(judged)[:, None]
-    reference = (
-        None if parts.ref_logprobs is None else parts.ref_logprobs(batch.images, batch.prompt, branches)
-    )
-    return PolicyBatch(
-        batch.images, batch.prompt, branches, rollout.logprobs, judged.advantages, trained, reference
-    )
+        trained = trained & ~judgement.zero_variance[:, None]
+    prompt = (batch.images, batch.prompt, branches)
+    reference = None if parts.ref_logprobs is None else parts.ref_logprobs(*prompt)
+    return PolicyBatch(*prompt, rollout.logprobs, judgement.advantages, trained, reference)
 
 
-def _per_completion(values: list[Any], group_size: int) -> list[Any]:
-    return [value for value in values for _ in range(group_size)]
-
-
-def _summary(judged: Judged) -> dict[str, float]:
-    table, rollout = judged.table, judged.rollout
-    parts = {
-        f"reward/{name}": float(np.nanmean(part))
-        for name, part in table.parts.items()
-        if not np.isnan(part).all()
-    }
-    return parts | {
-        "reward": float(table.total[table.scorable].mean()) if table.scorable.any() else 0.0,
-        "zero_variance_share": float(np.mean(zero_variance(judged))),
+def _summary(judged: JudgedAnswers) -> dict[str, float]:
+    rollout = judged.rollout
+    return judged.judgement.metrics() | {
         "truncated_share": float(np.mean(rollout.truncated)),
-        "unparsed_share": float(np.mean(~table.passed)),
+        "unparsed_share": float(np.mean(~judged.judgement.table.passed)),
         "tokens_per_completion": float(np.mean(np.sum(rollout.valid, axis=-1))),
     }

@@ -85,7 +85,7 @@ def test_rewards_see_texts_and_repeated_columns(parts):
 
 def test_advantages_by_hand(parts):
     judged = judge(parts, None, BATCH, parts.rollout())
-    np.testing.assert_allclose(judged.advantages, ADVANTAGES, rtol=1e-6)
+    np.testing.assert_allclose(judged.judgement.advantages, ADVANTAGES, rtol=1e-6)
 
 
 def test_what_was_sampled_is_to_be_learned_from(parts):

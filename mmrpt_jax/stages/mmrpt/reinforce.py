@@ -30,7 +30,7 @@ from mmrpt_jax.stages.mmrpt.mask import run_mask
 from mmrpt_jax.stages.mmrpt.rewards import configured_rewards, gain_column
 from mmrpt_jax.stages.mmrpt.score import run_score
 from mmrpt_jax.stages.run import Run
-from mmrpt_jax.training.answers import Answering, Judged, collect_answers
+from mmrpt_jax.training.answers import Answering, JudgedAnswers, collect_answers
 from mmrpt_jax.training.loop import train
 from mmrpt_jax.training.policy import make_policy_step
 from mmrpt_jax.training.reinforce import make_reinforcement_step
@@ -139,26 +139,27 @@ def _ref_logprobs(run: Run, reference: Any) -> Callable[..., Any] | None:
     return functools.partial(scored, reference)
 
 
-def _completions_log(writer: CompletionsWriter) -> Callable[[int, Judged], None]:
+def _completions_log(writer: CompletionsWriter) -> Callable[[int, JudgedAnswers], None]:
     """Writes what was judged; the first step of a resumed run drops what an earlier one wrote beyond it."""
     started = False
 
-    def write(step: int, judged: Judged) -> None:
+    def write(step: int, judged: JudgedAnswers) -> None:
         nonlocal started
         if not started:
             writer.rewind(step - 1)
             started = True
-        shape, columns = judged.advantages.shape, judged.batch.columns
+        table, advantages = judged.judgement
+        shape, columns = advantages.shape, judged.batch.columns
         writer.write(
             step,
             prompts=columns["masked"],
             masked_spans=columns["answer"],
             answers=np.reshape(judged.completions, shape).tolist(),
             rewards={
-                "total": judged.table.total.reshape(shape),
-                **{name: values.reshape(shape) for name, values in judged.table.parts.items()},
+                "total": table.total.reshape(shape),
+                **{name: values.reshape(shape) for name, values in table.parts.items()},
             },
-            advantages=judged.advantages,
+            advantages=advantages,
             images=columns["id"],
         )
 

@@ -1,0 +1,134 @@
+"""Groups of images to learn from: rollout on the devices, rewards and advantages on the host."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Array, Float, Int, UInt8
+
+from mmrpt_jax.rewards import RewardFn
+from mmrpt_jax.sampling import Conditions, ImageRollout
+from mmrpt_jax.training.image_policy import DrawnBatch
+from mmrpt_jax.training.judging import Advantage, Judgement, judge_groups, per_member
+
+
+class DrawingPrompts(NamedTuple):
+    """Prompts to draw, and what is known of them on the host.
+
+    Attributes:
+        conditions: what the policy sees.
+        texts: the prompts as text.
+        columns: further fields for the rewards, B entries each.
+        seeds: [B] of noise in the update.
+    """
+
+    conditions: Conditions
+    texts: list[str]
+    columns: dict[str, list[Any]]
+    seeds: Int[Array, "B"]
+
+
+class JudgedImages(NamedTuple):
+    """Images with what they earned; everything about one step that is worth keeping.
+
+    Attributes:
+        batch: the prompts.
+        images: [B·G h w 3], group by group.
+        judgement: what they earned.
+        rollout: as sampled.
+    """
+
+    batch: DrawingPrompts
+    images: UInt8[np.ndarray, "N h w 3"]
+    judgement: Judgement
+    rollout: ImageRollout
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawing:
+    """The parts of it; each is a plain callable.
+
+    Attributes:
+        rollout: (params, conditions, key) -> ImageRollout, compiled.
+        decode: [B G I C] latents -> [B G h w 3] images, compiled.
+        rewards: name -> (reward, weight); rewards read the column `images`, and have no completions to read.
+        advantage: compares the images of a group.
+        group_size: G.
+        more_columns: (params, batch, images) -> further reward columns of B·G entries, computed on the devices.
+        ref_velocity: (conditions, rollout, seeds) -> `DrawnBatch.ref_velocity`, or None where the loss needs none.
+        drop_zero_variance: whether groups whose images all earned the same leave the loss and its normaliser.
+        on_judged: called with the step and what was judged.
+    """
+
+    rollout: Callable[..., ImageRollout]
+    decode: Callable[[Float[Array, "B G I C"]], UInt8[Array, "B G h w 3"]]
+    rewards: Mapping[str, tuple[RewardFn, float]]
+    advantage: Advantage
+    group_size: int
+    more_columns: Callable[[Any, DrawingPrompts, UInt8[np.ndarray, "N h w 3"]], dict[str, list[Any]]] = (
+        lambda params, batch, images: {}
+    )
+    ref_velocity: Callable[..., Array] | None = None
+    drop_zero_variance: bool = True
+    on_judged: Callable[[int, JudgedImages], None] = lambda step, judged: None
+
+
+def collect_drawings(
+    parts: Drawing, params, batch: DrawingPrompts, key, step: int
+) -> tuple[DrawnBatch, dict[str, float]]:
+    """Draws and judges groups of images: a `reinforce.Collector`, once its parts are given."""
+    judged = judge_images(parts, params, batch, parts.rollout(params, batch.conditions, key))
+    parts.on_judged(step, judged)
+    rollout, judgement = judged.rollout, judged.judgement
+    trained = judgement.scorable
+    if parts.drop_zero_variance:
+        trained = trained & ~judgement.zero_variance[:, None]
+    ref = None if parts.ref_velocity is None else parts.ref_velocity(batch.conditions, rollout, batch.seeds)
+    learned = DrawnBatch(
+        batch.conditions,
+        rollout,
+        judgement.totals,
+        judgement.advantages,
+        trained,
+        batch.seeds,
+        ref_velocity=ref,
+    )
+    return learned, judgement.metrics() | _learned_from(judgement)
+
+
+def judge_images(parts: Drawing, params, batch: DrawingPrompts, rollout: ImageRollout) -> JudgedImages:
+    """Decodes, rewards and compares the images of every group."""
+    images = np.asarray(parts.decode(rollout.latents))
+    images = images.reshape(-1, *images.shape[2:])
+    columns = {name: per_member(values, parts.group_size) for name, values in batch.columns.items()}
+    columns |= {"images": list(images)} | parts.more_columns(params, batch, images)
+    judgement = judge_groups(
+        parts.rewards,
+        parts.advantage,
+        prompts=batch.texts,
+        completions=[""] * len(images),
+        columns=columns,
+        gate=None,
+    )
+    return JudgedImages(batch, images, judgement, rollout)
+
+
+def _learned_from(judgement: Judgement) -> dict[str, float]:
+    """Spread of every reward, and its correlation with the advantage: which of them is learned from?"""
+    found = {}
+    for name, part in judgement.table.parts.items():
+        known = ~np.isnan(part)
+        if known.any():
+            found[f"reward_std/{name}"] = float(part[known].std())
+            found[f"reward_advantage/{name}"] = _correlation(
+                part[known], judgement.advantages.reshape(-1)[known]
+            )
+    return found
+
+
+def _correlation(a: Float[np.ndarray, "N"], b: Float[np.ndarray, "N"]) -> float:
+    """Pearson's; 0 where one of them does not vary."""
+    a, b = a - a.mean(), b - b.mean()
+    norms = np.sqrt((a**2).sum() * (b**2).sum())
+    return float((a * b).sum() / norms) if norms > 0 else 0.0

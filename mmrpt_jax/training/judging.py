@@ -1,0 +1,83 @@
+"""From rewards to advantages, group by group; the same for answers and for images."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from mmrpt_jax.objectives import zero_variance_groups
+from mmrpt_jax.rewards import RewardFn, RewardTable, is_well_formed, score
+
+# (rewards [B G K], weights [K], valid=[B G K]) -> [B G], as `objectives.sum_then_normalise`
+Advantage = Callable[..., Float[np.ndarray, "B G"]]
+
+
+class Judgement(NamedTuple):
+    """What groups earned.
+
+    Attributes:
+        table: rewards of the B·G members, group by group.
+        advantages: [B G].
+    """
+
+    table: RewardTable
+    advantages: Float[np.ndarray, "B G"]
+
+    @property
+    def scorable(self) -> Bool[np.ndarray, "B G"]:
+        """Whether a reward scored the member at all."""
+        return self.table.scorable.reshape(self.advantages.shape)
+
+    @property
+    def totals(self) -> Float[np.ndarray, "B G"]:
+        """Weighted sums of the rewards."""
+        return self.table.total.reshape(self.advantages.shape)
+
+    @property
+    def zero_variance(self) -> Bool[np.ndarray, "B"]:
+        """Groups whose members all earned the same: they teach nothing."""
+        return np.asarray(zero_variance_groups(self.totals, valid=self.scorable))
+
+    def metrics(self) -> dict[str, float]:
+        """Mean of every reward and of the total, and the share of groups that teach nothing."""
+        known = {name: part[~np.isnan(part)] for name, part in self.table.parts.items()}
+        scored = self.table.total[self.table.scorable]
+        return {f"reward/{name}": float(part.mean()) for name, part in known.items() if part.size} | {
+            "reward": float(scored.mean()) if scored.size else 0.0,
+            "zero_variance_share": float(np.mean(self.zero_variance)),
+        }
+
+
+def judge_groups(
+    rewards: Mapping[str, tuple[RewardFn, float]],
+    advantage: Advantage,
+    *,
+    prompts: Sequence[str],
+    completions: Sequence[str],
+    columns: Mapping[str, Sequence[Any]],
+    gate: Callable[[str], bool] | None = is_well_formed,
+) -> Judgement:
+    """Rewards B·G members and compares those of a group.
+
+    Args:
+        rewards: name -> (reward, weight).
+        advantage: compares.
+        prompts: B of them.
+        completions: B·G, group by group.
+        columns: further fields of B·G entries.
+        gate: as in `rewards.score`.
+    """
+    size = len(completions) // len(prompts)
+    table = score(
+        rewards, prompts=per_member(prompts, size), completions=completions, columns=columns, gate=gate
+    )
+    values = np.stack(list(table.parts.values()), axis=-1).reshape(len(prompts), size, -1)
+    weights = np.array([weight for _, weight in rewards.values()], np.float32)
+    advantages = advantage(np.nan_to_num(values), weights, valid=~np.isnan(values))
+    return Judgement(table, np.asarray(advantages))
+
+
+def per_member(values: Sequence[Any], group_size: int) -> list[Any]:
+    """Repeats what is known of a prompt for every member of its group."""
+    return [value for value in values for _ in range(group_size)]
