@@ -5,7 +5,7 @@ import functools
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,12 @@ from mmrpt_jax.data.escape import escape_placeholders
 from mmrpt_jax.data.examples import AUGMENTATIONS, Augment
 from mmrpt_jax.data.fitting import Room, keep_captions
 from mmrpt_jax.data.pipeline import make_dataset, make_iterator
-from mmrpt_jax.data.prompts import caption_prompt, fill_prompt
+from mmrpt_jax.data.prompts import caption_prompt, encode_prompts, fill_prompt
 from mmrpt_jax.data.records import RandomAccess, open_records
 from mmrpt_jax.data.scene_source import SceneSource
 from mmrpt_jax.data.tokenizer import MASK, Tokenizer, load_tokenizer, train_tokenizer
-from mmrpt_jax.models import TransformerConfig, VisionConfig, VLMConfig, abstract_parameters
+from mmrpt_jax.models import PromptTokens, TransformerConfig, VisionConfig, VLMConfig, abstract_parameters
+from mmrpt_jax.models.config import UnifiedConfig
 from mmrpt_jax.models.sharding import batch_sharding
 from mmrpt_jax.models.weights import load_weights
 from mmrpt_jax.training.metrics import MetricWriter
@@ -39,14 +40,19 @@ class Run:
     config: ConfigDict
     workdir: Path
     tokenizer: Tokenizer
-    model: VLMConfig
+    model: VLMConfig | UnifiedConfig
     writer: MetricWriter
     mesh: Mesh
 
     @property
+    def vlm(self) -> VLMConfig:
+        """What understands; all of the model, if it does not draw."""
+        return self.model.vlm if isinstance(self.model, UnifiedConfig) else self.model
+
+    @property
     def image_shape(self) -> tuple[int, int]:
         """Height and width that the model takes."""
-        return self.model.vision.image_height, self.model.vision.image_width
+        return self.vlm.vision.image_height, self.vlm.vision.image_width
 
     @property
     def augment(self) -> Augment | None:
@@ -58,7 +64,7 @@ class Run:
         """How long prompts and captions may be."""
         data = self.config.data
         return Room(
-            self.tokenizer, self.model.vision.num_patches, max(data.prompt_lengths), max(data.caption_lengths)
+            self.tokenizer, self.vlm.vision.num_patches, max(data.prompt_lengths), max(data.caption_lengths)
         )
 
     @functools.cached_property
@@ -97,6 +103,11 @@ class Run:
             "save_every": config.save_every,
             "log": self.log,
         }
+
+    def prompts(self, texts: Sequence[str]) -> PromptTokens:
+        """Prompts of one image each, as arrays."""
+        image_tokens, lengths = self.vlm.vision.num_patches, self.config.data.prompt_lengths
+        return encode_prompts(self.tokenizer, texts, image_tokens=image_tokens, lengths=lengths)
 
     def weights(self, path: Path) -> Any:
         """Parameters from a file, placed on the mesh."""

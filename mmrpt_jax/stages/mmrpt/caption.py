@@ -1,17 +1,16 @@
 """Stage 1: next-token pre-training on image-caption pairs, the descriptive baseline and the starting policy."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from mmrpt_jax.data.examples import HideRandomSpan, PickCaptions, stack_images
-from mmrpt_jax.data.prompts import caption_prompt, completion, encode_branches, encode_prompts, fill_prompt
-from mmrpt_jax.data.tokenizer import EOS
+from mmrpt_jax.data.examples import HideRandomSpan, stack_images
+from mmrpt_jax.data.prompts import completion, encode_branches, fill_prompt
 from mmrpt_jax.models import initialise
-from mmrpt_jax.models.vlm import PromptTokens
 from mmrpt_jax.models.weights import save_weights
+from mmrpt_jax.stages.captions import caption_batches
 from mmrpt_jax.stages.run import Run, batches, is_complete, mark_complete
 from mmrpt_jax.training.loop import train
 from mmrpt_jax.training.state import make_optimizer, new_state
@@ -45,7 +44,7 @@ def caption(run: Run, params, *, steps: int, stage: str, directory: Path, suffix
     state = train(
         new_state(params, optimizer),
         jax.jit(
-            make_supervised_step(run.model, optimizer, micro_batches=cfg.micro_batches), donate_argnums=0
+            make_supervised_step(run.vlm, optimizer, micro_batches=cfg.micro_batches), donate_argnums=0
         ),
         pretraining_batches(run, suffix),
         steps=steps,
@@ -87,7 +86,7 @@ def infill_batches(run: Run, suffix: str) -> Callable[[int], Iterator[Supervised
         answers = [[completion("", answer)] for answer in batch["answer"]]
         built = SupervisedBatch(
             images,
-            fill_prompts(run, batch["masked"]),
+            run.prompts([fill_prompt(text) for text in batch["masked"]]),
             encode_branches(run.tokenizer, answers, lengths=data.branch_lengths),
             np.arange(len(images)) < round(cfg.image_dropout * len(images)),
         )
@@ -97,43 +96,3 @@ def infill_batches(run: Run, suffix: str) -> Callable[[int], Iterator[Supervised
         *run.image_shape, run.config.mask.max_words, run.config.mask.context, run.augment
     )
     return batches(source, transform, build, seed=run.data_seed(f"infill{suffix}"), batch_size=cfg.batch_size)
-
-
-def caption_batches(run: Run, suffix: str) -> Callable[[int], Iterator[SupervisedBatch]]:
-    """Images with some of their captions; a share of the images is hidden: the model also learns to be blind."""
-    cfg, data = run.config.caption, run.config.data
-    source = run.source(captions=cfg.captions_per_image, size=data.caption_records)
-
-    def build(batch: dict) -> SupervisedBatch:
-        images = stack_images(batch["image"])
-        texts = [[f"{caption}{EOS}" for caption in captions] for captions in batch["captions"]]
-        built = SupervisedBatch(
-            images,
-            caption_prompts(run, len(images)),
-            encode_branches(run.tokenizer, texts, lengths=data.caption_lengths),
-            np.arange(len(images)) < round(cfg.image_dropout * len(images)),
-        )
-        return run.place(built)
-
-    transform = PickCaptions(*run.image_shape, cfg.captions_per_image, run.augment)
-    return batches(
-        source, transform, build, seed=run.data_seed(f"caption{suffix}"), batch_size=cfg.batch_size
-    )
-
-
-def fill_prompts(run: Run, masked: Sequence[str]) -> PromptTokens:
-    """Prompts that ask for what is hidden in masked captions."""
-    texts = [fill_prompt(text) for text in masked]
-    image_tokens = run.model.vision.num_patches
-    return encode_prompts(
-        run.tokenizer, texts, image_tokens=image_tokens, lengths=run.config.data.prompt_lengths
-    )
-
-
-def caption_prompts(run: Run, count: int) -> PromptTokens:
-    """The same caption prompt for `count` images."""
-    texts = [caption_prompt()] * count
-    image_tokens = run.model.vision.num_patches
-    return encode_prompts(
-        run.tokenizer, texts, image_tokens=image_tokens, lengths=run.config.data.prompt_lengths
-    )

@@ -33,7 +33,7 @@ def make_evaluator(run: Run) -> Evaluator:
     """The compiled evaluator of this run's model."""
     data = run.config.data
     return Evaluator(
-        run.model,
+        run.vlm,
         run.tokenizer,
         batch_size=run.config.evaluate.batch_size,
         prompt_lengths=tuple(data.prompt_lengths),

@@ -9,7 +9,6 @@ from mmrpt_jax.data.examples import PickMask, stack_images
 from mmrpt_jax.data.prompts import completion, encode_branches, fill_prompt
 from mmrpt_jax.data.records import RandomAccess
 from mmrpt_jax.masking import GREY
-from mmrpt_jax.stages.mmrpt.caption import fill_prompts
 from mmrpt_jax.stages.run import Run, batches
 from mmrpt_jax.training.answers import PromptBatch
 from mmrpt_jax.training.supervised import SupervisedBatch
@@ -27,7 +26,7 @@ def supervised_batches(
         texts = [[completion(think, answer)] for think, answer in zip(thoughts, batch["answer"], strict=True)]
         built = SupervisedBatch(
             _images(batch, blank_images),
-            fill_prompts(run, batch["masked"]),
+            run.prompts([fill_prompt(text) for text in batch["masked"]]),
             encode_branches(run.tokenizer, texts, lengths=run.config.data.branch_lengths),
             np.zeros(len(texts), bool),
         )
@@ -46,7 +45,7 @@ def prompt_batches(
             run, batch
         )
         texts = [fill_prompt(text) for text in batch["masked"]]
-        images, prompt = run.place((_images(batch, blank_images), fill_prompts(run, batch["masked"])))
+        images, prompt = run.place((_images(batch, blank_images), run.prompts(texts)))
         return PromptBatch(images, prompt, texts, columns)
 
     return _batches(run, source, build, "policy", batch_size)
@@ -69,7 +68,7 @@ def known_gain(run: Run, batch: dict) -> dict[str, list[float]]:
 def _batches(
     run: Run, source: RandomAccess[Any], build: Callable[[dict], Any], stream: str, batch_size: int
 ) -> Callable[[int], Iterator[Any]]:
-    transform = PickMask(*run.image_shape, run.model.vision.patch_size, _FIELDS, run.augment)
+    transform = PickMask(*run.image_shape, run.vlm.vision.patch_size, _FIELDS, run.augment)
     return batches(source, transform, build, seed=run.data_seed(stream), batch_size=batch_size)
 
 

@@ -9,29 +9,13 @@ import numpy as np
 
 from mmrpt_jax.data.escape import escape_placeholders
 from mmrpt_jax.data.examples import load_image, stack_images
-from mmrpt_jax.data.prompts import answer_text, encode_branches, encode_prompts, question_prompt
+from mmrpt_jax.data.prompts import answer_text, encode_branches, question_prompt
+from mmrpt_jax.data.question_source import QuestionSource
 from mmrpt_jax.data.records import MappedSource, RandomAccess, Record, open_records
-from mmrpt_jax.scenes import WORLDS, ask, render, sample_scene, split_seed
 from mmrpt_jax.stages.run import Run, batches
 from mmrpt_jax.training.loop import train
 from mmrpt_jax.training.state import make_optimizer, new_state
 from mmrpt_jax.training.supervised import SupervisedBatch, make_supervised_step
-
-
-class QuestionSource:
-    """`size` scenes of a world with the questions that come naturally: answers follow the world's bias."""
-
-    def __init__(self, world: str, *, stream: int, size: int):
-        self._world, self._seed, self._size = WORLDS[world], split_seed("finetune", stream), size
-
-    def __len__(self) -> int:
-        return self._size
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        scene = sample_scene(self._world, self._seed, index)
-        questions = ask(scene, self._seed, index)
-        chosen = questions[index % len(questions)]
-        return {"image": render(scene), "question": chosen.question, "reply": chosen.reply}
 
 
 def record_questions(run: Run) -> RandomAccess[dict[str, Any]]:
@@ -86,7 +70,7 @@ def finetune(run: Run, params: Any, name: str, directory: Path, *, blind: bool =
     optimizer = make_optimizer(learning_rate=cfg.learning_rate, steps=cfg.steps)
     return train(
         new_state(params, optimizer),
-        jax.jit(make_supervised_step(run.model, optimizer), donate_argnums=0),
+        jax.jit(make_supervised_step(run.vlm, optimizer), donate_argnums=0),
         _question_batches(run, blind),
         steps=cfg.steps,
         stage=f"{name}_finetune",
@@ -98,17 +82,14 @@ def finetune(run: Run, params: Any, name: str, directory: Path, *, blind: bool =
 def _question_batches(run: Run, blind: bool) -> Callable[[int], Iterator[SupervisedBatch]]:
     cfg, data = run.config.finetune, run.config.data
     if data.kind == "scenes":
-        source: RandomAccess[Any] = QuestionSource(data.world, stream=run.config.seed, size=cfg.questions)
+        source: RandomAccess[Any] = QuestionSource(
+            data.world, split="finetune", stream=run.config.seed, size=cfg.questions
+        )
     else:
         source = record_questions(run)
 
     def build(batch: dict) -> SupervisedBatch:
-        prompts = encode_prompts(
-            run.tokenizer,
-            [question_prompt(question) for question in batch["question"]],
-            image_tokens=run.model.vision.num_patches,
-            lengths=data.prompt_lengths,
-        )
+        prompts = run.prompts([question_prompt(question) for question in batch["question"]])
         replies = [[answer_text(reply)] for reply in batch["reply"]]
         branches = encode_branches(run.tokenizer, replies, lengths=data.branch_lengths)
         hidden = np.full(len(replies), blind)

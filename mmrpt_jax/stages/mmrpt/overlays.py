@@ -28,7 +28,7 @@ def _draw(run: Run, row: dict[str, Any]):
     hidden = range(int(row["first_word"][0]), int(row["last_word"][0]) + 1)
     return dependency_overlay(
         load_image(row["image"], *run.image_shape),
-        np.reshape(row["patch_received"], run.model.vision.grid),
+        np.reshape(row["patch_received"], run.vlm.vision.grid),
         [text[start:end] for start, end in word_spans(text)],
         row[f"word_{run.config.mask.word_score}"],
         list(hidden),

@@ -54,7 +54,7 @@ def reinforce(
     with contextlib.closing(CompletionsWriter(directory)) as completions:
         collect = functools.partial(collect_answers, _answering(run, reference, completions))
         update = make_policy_step(
-            run.model, optimizer, micro_batches=cfg.micro_batches, **_scoring(run), **loss_options(run.config)
+            run.vlm, optimizer, micro_batches=cfg.micro_batches, **_scoring(run), **loss_options(run.config)
         )
         step = make_reinforcement_step(
             collect, jax.jit(update), run.key(name), updates=cfg.updates_per_rollout
@@ -90,7 +90,7 @@ def _refreshed(run: Run, params: Any, arm: Arm, directory: Path) -> RandomAccess
 def _answering(run: Run, reference: Any, completions: CompletionsWriter) -> Answering:
     cfg, tokenizer = run.config.rl, run.tokenizer
     rollout = make_rollout(
-        run.model,
+        run.vlm,
         group_size=cfg.group_size,
         max_tokens=max(run.config.data.branch_lengths),
         end_ids=(tokenizer.eos_id,),
@@ -135,7 +135,7 @@ def _ref_logprobs(run: Run, reference: Any) -> Callable[..., Any] | None:
     if run.config.rl.loss.kl == "none":
         return None
     scoring = _scoring(run)
-    scored = jax.jit(lambda params, *inputs: forward(run.model, params, *inputs, **scoring).logprobs)
+    scored = jax.jit(lambda params, *inputs: forward(run.vlm, params, *inputs, **scoring).logprobs)
     return functools.partial(scored, reference)
 
 

@@ -59,7 +59,7 @@ def gain_column(run: Run, reference: Any) -> Callable[[Any, PromptBatch, list[st
     if not computes_gain(run.config):
         return lambda params, batch, completions: {}
     gain = make_visual_gain(
-        run.model,
+        run.vlm,
         run.tokenizer,
         of=cfg.visual_gain.of,
         lengths=run.config.data.branch_lengths,

@@ -52,7 +52,7 @@ def test_who_judges_the_gain(monkeypatch, of, judge):
         return lambda params, batch, completions: [params, *completions]
 
     monkeypatch.setattr("mmrpt_jax.stages.mmrpt.rewards.make_visual_gain", make)
-    run = SimpleNamespace(config=config_of({"visual_gain": 1.0}, of), model=None, tokenizer=None)
+    run = SimpleNamespace(config=config_of({"visual_gain": 1.0}, of), vlm=None, tokenizer=None)
     assert gain_column(run, "reference")("policy", None, ["a"]) == {"visual_gain": [judge, "a"]}
     run.config.rl.rewards.visual_gain = 0.0
     assert gain_column(run, "reference")("policy", None, ["a"]) == {}

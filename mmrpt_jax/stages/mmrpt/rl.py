@@ -30,14 +30,14 @@ def run_arm(run: Run, name: str, masks: Path, directory: Path) -> None:
     """
     if is_complete(directory):
         return
-    arm, spent = find_arm(name), policy_flops(run.config, run.model, len(run.train_source))
+    arm, spent = find_arm(name), policy_flops(run.config, run.vlm, len(run.train_source))
     params = run.weights(run.workdir / "base" / "weights.safetensors")
     if arm.method == "caption":
-        steps = round(spent / caption_flops(run.config, run.model))
+        steps = round(spent / caption_flops(run.config, run.vlm))
         target = directory / "checkpoints"
         params = caption(run, params, steps=steps, stage=name, directory=target, suffix="_control")
     elif arm.method == "supervised":
-        steps = round(spent / supervised_flops(run.config, run.model))
+        steps = round(spent / supervised_flops(run.config, run.vlm))
         params = imitate(
             run, params, masked_records(run, masks), arm, steps=steps, stage=name, directory=directory
         )
@@ -64,7 +64,7 @@ def imitate(
     optimizer = make_optimizer(learning_rate=cfg.learning_rate, steps=steps, warmup=cfg.learning_rate_warmup)
     return train(
         new_state(params, optimizer),
-        jax.jit(make_supervised_step(run.model, optimizer), donate_argnums=0),
+        jax.jit(make_supervised_step(run.vlm, optimizer), donate_argnums=0),
         supervised_batches(run, source, blank_images=arm.blank_images, batch_size=cfg.batch_size),
         steps=steps,
         stage=stage,

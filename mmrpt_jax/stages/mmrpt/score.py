@@ -12,11 +12,10 @@ from jaxtyping import Array, Float, Int
 
 from mmrpt_jax.data.escape import escape_placeholders
 from mmrpt_jax.data.examples import load_image, stack_images
-from mmrpt_jax.data.prompts import encode_branches
+from mmrpt_jax.data.prompts import caption_prompt, encode_branches
 from mmrpt_jax.data.records import RandomAccess
 from mmrpt_jax.data.sidecar import open_sidecar, write_sidecar
 from mmrpt_jax.dependency import auc, segment_pool, sentence_spans, tokens_to_segments, word_spans
-from mmrpt_jax.stages.mmrpt.caption import caption_prompts
 from mmrpt_jax.stages.run import Run, clear, is_complete, mark_complete
 from mmrpt_jax.training.scoring import KINDS, TokenDependency, make_dependency_scorer, select_layers
 
@@ -67,8 +66,8 @@ def score_records(run: Run, params, source: RandomAccess[Any]) -> Iterator[dict[
     """Yields one row of `FIELDS` per record, in order; the last batch is filled up with its last record."""
     cfg = run.config.score
     options = {"heads": cfg.heads, "top_k": cfg.top_k, "query_shift": cfg.query_shift}
-    scorer = jax.jit(make_dependency_scorer(run.model, layers=_layers(run), **options))
-    prompts = caption_prompts(run, cfg.batch_size)
+    scorer = jax.jit(make_dependency_scorer(run.vlm, layers=_layers(run), **options))
+    prompts = run.prompts([caption_prompt()] * cfg.batch_size)
     for start in range(0, len(source), cfg.batch_size):
         records = [source[min(i, len(source) - 1)] for i in range(start, start + cfg.batch_size)]
         texts = [escape_placeholders(record["captions"][0]) for record in records]
@@ -115,4 +114,4 @@ def _pool(values: Float[Array, "B T"], segments: Int[Array, "B T"], *, reduce: s
 
 
 def _layers(run: Run) -> list[int]:
-    return select_layers(run.model.decoder.layers, tuple(run.config.score.layer_fractions))
+    return select_layers(run.vlm.decoder.layers, tuple(run.config.score.layer_fractions))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from mmrpt_jax.data.prompts import encode_prompts
 from mmrpt_jax.data.scene_source import png
 from mmrpt_jax.data.sidecar import open_sidecar
 from mmrpt_jax.stages.mmrpt import score
@@ -41,10 +42,11 @@ def run(tiny_model, tiny_tokenizer, monkeypatch):
     """What the stage reads of a run, with a scorer whose scores are known."""
     monkeypatch.setattr(score, "make_dependency_scorer", counting_scorer)
     scoring = {"batch_size": 2, "layer_fractions": (0.5, 1.0), "heads": "mean", "top_k": 1, "query_shift": 0}
-    lengths = {"prompt_lengths": (16,), "caption_lengths": (16, 32)}
+    lengths = {"caption_lengths": (16, 32)}
     return SimpleNamespace(
         config=ConfigDict({"score": scoring, "data": lengths}),
-        model=tiny_model,
+        vlm=tiny_model,
+        prompts=lambda texts: encode_prompts(tiny_tokenizer, texts, image_tokens=4, lengths=(16,)),
         tokenizer=tiny_tokenizer,
         image_shape=(16, 16),
         place=lambda batch: batch,
