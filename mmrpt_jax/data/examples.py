@@ -113,6 +113,22 @@ class PickMask(grain.transforms.RandomMap):
         return {"id": record["id"], "image": image} | {name: record[name][chosen] for name in self.fields}
 
 
+@dataclasses.dataclass(frozen=True)
+class PickDrawing(grain.transforms.RandomMap):
+    """prompt with its picture -> text, image, and a seed for noise; a share of the texts is left out.
+
+    What is learned without a text is what guidance steers away from.
+    """
+
+    text_dropout: float
+
+    def random_map(self, drawing: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+        """Draws the seed, and whether the text is left out."""
+        dropped = rng.random() < self.text_dropout
+        text = "" if dropped else drawing["prompt"].text
+        return {"text": text, "image": drawing["image"], "seed": rng.integers(2**31, dtype=np.int32)}
+
+
 def stack_images(images: Sequence[np.ndarray] | np.ndarray) -> UInt8[np.ndarray, "B 1 h w 3"]:
     """One image per prompt."""
     return np.asarray(images)[:, None]

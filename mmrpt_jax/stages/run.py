@@ -23,13 +23,15 @@ from mmrpt_jax.data.records import RandomAccess, open_records
 from mmrpt_jax.data.scene_source import SceneSource
 from mmrpt_jax.data.tokenizer import MASK, Tokenizer, load_tokenizer, train_tokenizer
 from mmrpt_jax.models import PromptTokens, TransformerConfig, VisionConfig, VLMConfig, abstract_parameters
-from mmrpt_jax.models.config import UnifiedConfig
+from mmrpt_jax.models.autoencoder import Autoencoder, PatchAutoencoder
+from mmrpt_jax.models.config import LatentConfig, UnifiedConfig
 from mmrpt_jax.models.sharding import batch_sharding
 from mmrpt_jax.models.weights import load_weights
 from mmrpt_jax.training.metrics import MetricWriter
 
 # Orders in which a run reads data.
 STREAMS = ("caption", "supervised", "policy", "infill", "caption_control", "infill_control", "finetune")
+DRAWING_STREAMS = ("question", "drawing", "question_policy", "drawing_policy")
 _TOKENIZER_CORPUS = 2000
 
 
@@ -123,7 +125,8 @@ class Run:
 
     def data_seed(self, stream: str) -> int:
         """The seed of one of the run's data orders; no two streams of any two runs share one."""
-        return self.config.seed * len(STREAMS) + STREAMS.index(stream)
+        first, streams = (0, STREAMS) if stream in STREAMS else (2**30, DRAWING_STREAMS)
+        return first + self.config.seed * len(streams) + streams.index(stream)
 
     def timed(self, name: str, stage: Callable[[], Any]) -> None:
         """Runs a stage, and tells the user its name and how long it took."""
@@ -163,6 +166,28 @@ def model_config(config: ConfigDict, vocab_size: int) -> VLMConfig:
         decoder=TransformerConfig(**config.model.decoder.to_dict()),
         vision=VisionConfig(transformer=transformer, **vision),
     )
+
+
+def unified_config(config: ConfigDict, vocab_size: int) -> UnifiedConfig:
+    """The model that also draws: `config.latent` says how many pixels a latent holds, and what draws."""
+    latent, vlm = config.latent, model_config(config, vocab_size)
+    return UnifiedConfig(
+        vlm=vlm,
+        latent=LatentConfig(
+            channels=open_autoencoder(config).channels,
+            downsample=latent.downsample,
+            height=vlm.vision.image_height // latent.downsample,
+            width=vlm.vision.image_width // latent.downsample,
+            pack=latent.pack,
+        ),
+        experts=latent.experts,
+    )
+
+
+def open_autoencoder(config: ConfigDict) -> Autoencoder:
+    """Between pictures and what is drawn of them: patches of pixels."""
+    latent = config.latent
+    return PatchAutoencoder(latent.downsample, shift=latent.shift, scale=latent.scale)
 
 
 def open_tokenizer(config: ConfigDict, workdir: Path) -> Tokenizer:

@@ -43,9 +43,7 @@ def caption(run: Run, params, *, steps: int, stage: str, directory: Path, suffix
     )
     state = train(
         new_state(params, optimizer),
-        jax.jit(
-            make_supervised_step(run.vlm, optimizer, micro_batches=cfg.micro_batches), donate_argnums=0
-        ),
+        jax.jit(make_supervised_step(run.vlm, optimizer, micro_batches=cfg.micro_batches), donate_argnums=0),
         pretraining_batches(run, suffix),
         steps=steps,
         stage=stage,

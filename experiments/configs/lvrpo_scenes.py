@@ -1,0 +1,80 @@
+"""LVRPO on the embedded world: one model that understands and draws, aligned by group-relative preferences. Not yet run.
+
+COMMAND: python -m experiments.launch --config=experiments/configs/lvrpo_scenes.py --workdir=runs/lvrpo_scenes
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from experiments.configs import mmrpt_scenes
+from mmrpt_jax.assets import SCENES_TOKENIZER
+
+
+def get_config() -> ConfigDict:
+    """Base, data-matched supervised control and LVRPO, one seed."""
+    mmrpt = mmrpt_scenes.get_config()
+    config = ConfigDict()
+    config.title = "LVRPO on scenes"
+    config.method = "lvrpo"
+    config.seed = 0
+    config.seeds = ()
+    config.stages = ("pretrain", "align", "evaluate")
+    config.arms = ("base", "sft", "lvrpo")
+    config.log_every = 10
+    config.save_every = 100
+    config.compilation_cache = ""  # a folder; in the workdir if empty
+    config.mesh = mmrpt.mesh
+    config.init = ConfigDict({"weights": "", "understanding": "", "tokenizer": str(SCENES_TOKENIZER)})
+    config.tokenizer = mmrpt.tokenizer
+    config.model = mmrpt.model
+    config.latent = ConfigDict(_latent())
+    config.data = ConfigDict(_data())
+    config.caption = ConfigDict({"batch_size": 16, "captions_per_image": 3, "image_dropout": 0.1})
+    config.question = ConfigDict({"batch_size": 32})
+    config.drawing = ConfigDict({"batch_size": 32, "repeats": 2, "text_dropout": 0.1, "shift": 1.0})
+    config.pretrain = ConfigDict(_pretrain())
+    config.align = ConfigDict(_align())
+    return config
+
+
+def _latent() -> dict[str, Any]:
+    """What is drawn: patches of pixels, packed by two, so that a token is 8 x 8 pixels."""
+    return {
+        "experts": "mot",
+        "downsample": 4,
+        "pack": 2,
+        # Mean of the pixels of pictures, and the inverse of their standard deviation, roughly.
+        "shift": 0.8,
+        "scale": 3.0,
+    }
+
+
+def _data() -> dict[str, Any]:
+    """Where pictures, captions, questions and prompts come from; lengths are buckets, in tokens."""
+    return {
+        "kind": "scenes",
+        "world": "biased",
+        "augment": "none",
+        "scenes": 10_000_000,
+        "caption_records": 10_000_000,
+        "prompt_lengths": (72, 96),
+        "drawing_lengths": (20,),
+        "caption_lengths": (48,),
+        "branch_lengths": (8,),
+    }
+
+
+def _pretrain() -> dict[str, Any]:
+    """Stage 1: imitation of captions, questions and drawings."""
+    return {
+        "steps": 0,
+        "learning_rate": 1.5e-3,
+        "warmup": 100,
+        "weights": {"captions": 1.0, "questions": 1.0, "drawings": 1.0},
+    }
+
+
+def _align() -> dict[str, Any]:
+    """Stage 2: groups of answers and groups of drawings, one update."""
+    return {"sampler": {"guidance": 1.0}}

@@ -1,0 +1,23 @@
+"""The unified base model of the embedded world: captions, questions and drawings, imitated together. Not yet run.
+
+COMMAND: python -m experiments.launch --config=experiments/configs/lvrpo_scenes_base.py --workdir=runs/unified
+"""
+
+from ml_collections import ConfigDict
+
+from experiments.configs import lvrpo_scenes
+from mmrpt_jax.assets import SCENES_WEIGHTS
+
+
+def get_config() -> ConfigDict:
+    """Pre-training on the biased world; what understands begins as the base model of MMRPT."""
+    config = lvrpo_scenes.get_config()
+    config.title = "Unified base model on scenes"
+    config.stages = ("pretrain",)
+    config.arms = ()
+    config.log_every = 50
+    config.save_every = 300
+    config.init.weights = ""
+    config.init.understanding = str(SCENES_WEIGHTS)
+    config.pretrain.steps = 3000
+    return config

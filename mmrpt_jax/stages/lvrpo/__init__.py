@@ -1,0 +1,1 @@
+"""LVRPO: pretrain, align, evaluate."""

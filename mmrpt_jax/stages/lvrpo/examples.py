@@ -1,0 +1,121 @@
+"""Questions and drawings as batches: to be imitated, and to be answered or drawn by the policy."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from mmrpt_jax.data.drawing_source import DrawingSource
+from mmrpt_jax.data.examples import PickDrawing, stack_images
+from mmrpt_jax.data.prompts import (
+    completion,
+    drawing_prompt,
+    encode_branches,
+    encode_prompts,
+    question_prompt,
+)
+from mmrpt_jax.data.question_source import QuestionSource
+from mmrpt_jax.models import PromptTokens
+from mmrpt_jax.sampling import Conditions
+from mmrpt_jax.stages.run import Run, batches
+from mmrpt_jax.training.answers import PromptBatch
+from mmrpt_jax.training.drawing import DrawingBatch
+from mmrpt_jax.training.drawings import DrawingPrompts
+from mmrpt_jax.training.supervised import SupervisedBatch
+
+
+def drawing_tokens(run: Run, texts: Sequence[str]) -> PromptTokens:
+    """Prompts that ask for pictures, as arrays; an empty text is the prompt that guidance steers away from."""
+    return encode_prompts(
+        run.tokenizer,
+        [drawing_prompt(text) for text in texts],
+        image_tokens=0,
+        images_per_prompt=0,
+        lengths=run.config.data.drawing_lengths,
+    )
+
+
+def question_batches(run: Run) -> Callable[[int], Iterator[SupervisedBatch]]:
+    """Questions with their true answers, behind an empty thought."""
+    cfg, data = run.config.question, run.config.data
+    source = QuestionSource(data.world, split="train", stream=run.config.seed, size=data.scenes)
+
+    def build(batch: dict) -> SupervisedBatch:
+        replies = [[completion("", reply)] for reply in batch["reply"]]
+        built = SupervisedBatch(
+            stack_images(batch["image"]),
+            run.prompts([question_prompt(question) for question in batch["question"]]),
+            encode_branches(run.tokenizer, replies, lengths=data.branch_lengths),
+            np.zeros(len(replies), bool),
+        )
+        return run.place(built)
+
+    return batches(source, None, build, seed=run.data_seed("question"), batch_size=cfg.batch_size)
+
+
+def drawing_batches(run: Run) -> Callable[[int], Iterator[DrawingBatch]]:
+    """Prompts with one picture each."""
+    cfg = run.config.drawing
+
+    def build(batch: dict) -> DrawingBatch:
+        images = np.asarray(batch["image"])[:, None]
+        weights = np.ones(images.shape[:2], np.float32)
+        prompts = drawing_tokens(run, batch["text"])
+        return run.place(DrawingBatch(prompts, images, weights, np.asarray(batch["seed"], np.int32)))
+
+    transform = PickDrawing(cfg.text_dropout)
+    return batches(_drawings(run), transform, build, seed=run.data_seed("drawing"), batch_size=cfg.batch_size)
+
+
+def questions_to_answer(run: Run, *, prompts: int) -> Callable[[int], Iterator[PromptBatch]]:
+    """Questions for the policy; the column `answer` is the true reply."""
+    data = run.config.data
+    source = QuestionSource(data.world, split="train", stream=run.config.seed, size=data.scenes)
+
+    def build(batch: dict) -> PromptBatch:
+        texts = [question_prompt(question) for question in batch["question"]]
+        images, tokens = run.place((stack_images(batch["image"]), run.prompts(texts)))
+        return PromptBatch(images, tokens, texts, {"answer": batch["reply"], "question": batch["question"]})
+
+    return batches(source, None, build, seed=run.data_seed("question_policy"), batch_size=prompts)
+
+
+def prompts_to_draw(run: Run, *, prompts: int) -> Callable[[int], Iterator[DrawingPrompts]]:
+    """Prompts for the policy; the column `clauses` is what their pictures must show."""
+
+    def build(batch: dict) -> DrawingPrompts:
+        texts = [prompt.text for prompt in batch["prompt"]]
+        conditions = conditions_of(run, texts)
+        columns: dict[str, list[Any]] = {"clauses": [prompt.clauses for prompt in batch["prompt"]]}
+        columns["tag"] = [prompt.tag for prompt in batch["prompt"]]
+        seeds = jax.device_put(np.asarray(batch["seed"], np.int32))
+        return DrawingPrompts(conditions, texts, columns, run.place(seeds))
+
+    source = _PromptsAlone(_drawings(run))
+    return batches(source, None, build, seed=run.data_seed("drawing_policy"), batch_size=prompts)
+
+
+def conditions_of(run: Run, texts: Sequence[str]) -> Conditions:
+    """What pictures are drawn from: the prompts, and as many without text if guidance is on."""
+    guided = run.config.align.sampler.guidance > 1.0
+    textless = drawing_tokens(run, [""] * len(texts)) if guided else None
+    return run.place(Conditions(drawing_tokens(run, texts), textless=textless))
+
+
+def _drawings(run: Run) -> DrawingSource:
+    data = run.config.data
+    return DrawingSource(data.world, split="train", stream=run.config.seed, size=data.scenes)
+
+
+class _PromptsAlone:
+    """The prompts of a source, without the cost of their pictures, each with the number of its noise."""
+
+    def __init__(self, source: DrawingSource):
+        self._source = source
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"prompt": self._source.prompt(index), "seed": index % 2**31}

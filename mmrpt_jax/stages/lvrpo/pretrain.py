@@ -1,0 +1,88 @@
+"""Stage 1: captions, questions and drawings, imitated together by one model."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from mmrpt_jax.models import abstract_parameters, initialise
+from mmrpt_jax.models.unified import copy_experts
+from mmrpt_jax.models.weights import load_weights, save_weights
+from mmrpt_jax.stages.captions import caption_batches
+from mmrpt_jax.stages.lvrpo.examples import drawing_batches, question_batches
+from mmrpt_jax.stages.run import Run, is_complete, mark_complete, open_autoencoder
+from mmrpt_jax.training.drawing import make_drawing_loss
+from mmrpt_jax.training.joint import Task, make_joint_step
+from mmrpt_jax.training.loop import train
+from mmrpt_jax.training.state import make_optimizer, new_state
+from mmrpt_jax.training.supervised import make_supervised_loss
+
+
+def run_pretrain(run: Run) -> None:
+    """Trains the base model and writes `base/weights.safetensors`."""
+    directory, cfg = run.workdir / "base", run.config.pretrain
+    if is_complete(directory):
+        return
+    params = begin(run)
+    if cfg.steps:
+        params = pretrain(run, params, steps=cfg.steps, directory=directory / "checkpoints")
+    save_weights(directory / "weights.safetensors", params)
+    mark_complete(directory, {"steps": cfg.steps, "init": dict(run.config.init)})
+
+
+def begin(run: Run) -> Any:
+    """Parameters from `init.weights`, or fresh ones; a model that only understands may be given for that part."""
+    init = run.config.init
+    if init.weights:
+        return run.weights(Path(init.weights))
+    params = initialise(run.model, run.key("init"), run.mesh)
+    if not init.understanding:
+        return params
+    understanding = load_weights(init.understanding, abstract_parameters(run.vlm, run.mesh))
+    return copy_experts(params | understanding, run.model.experts)
+
+
+def pretrain(run: Run, params: Any, *, steps: int, directory: Path) -> Any:
+    """Trains on all tasks of a weight above 0 from `params` for `steps` and returns the new parameters."""
+    cfg = run.config.pretrain
+    optimizer = make_optimizer(
+        learning_rate=cfg.learning_rate, steps=steps, warmup=cfg.warmup, weight_decay=0.01
+    )
+    return train(
+        new_state(params, optimizer),
+        jax.jit(make_joint_step(imitation_tasks(run), optimizer), donate_argnums=0),
+        imitation_batches(run),
+        steps=steps,
+        stage="pretrain",
+        directory=directory,
+        **run.logging,
+    ).params
+
+
+def imitation_tasks(run: Run) -> dict[str, Task]:
+    """What is imitated, by task: cross-entropy of texts, flow matching of pictures."""
+    drawing, weights = run.config.drawing, run.config.pretrain.weights
+    text = make_supervised_loss(run.vlm)
+    picture = make_drawing_loss(
+        run.model, open_autoencoder(run.config), shift=drawing.shift, repeats=drawing.repeats
+    )
+    losses = {"captions": text, "questions": text, "drawings": picture}
+    return {name: Task(losses[name], weight) for name, weight in weights.items() if weight}
+
+
+def imitation_batches(run: Run) -> Callable[[int], Iterator[dict[str, Any]]]:
+    """One batch of every task per step."""
+    streams = {
+        "captions": lambda: caption_batches(run, ""),
+        "questions": lambda: question_batches(run),
+        "drawings": lambda: drawing_batches(run),
+    }
+    opened = {name: streams[name]() for name, weight in run.config.pretrain.weights.items() if weight}
+
+    def open_at(step: int) -> Iterator[dict[str, Any]]:
+        sources = {name: stream(step) for name, stream in opened.items()}
+        while True:
+            yield {name: next(source) for name, source in sources.items()}
+
+    return open_at
