@@ -1,4 +1,4 @@
-"""LVRPO on the embedded world: one model that understands and draws, aligned by group-relative preferences. Not yet run.
+"""LVRPO on the embedded world: one model understands and draws, aligned by group-relative preferences. Not yet run.
 
 COMMAND: python -m experiments.launch --config=experiments/configs/lvrpo_scenes.py --workdir=runs/lvrpo_scenes
 """

@@ -14,16 +14,10 @@ from ml_collections import ConfigDict
 from mmrpt_jax.data.records import RandomAccess
 from mmrpt_jax.data.sidecar import join, open_sidecar
 from mmrpt_jax.models.forward import forward
-from mmrpt_jax.objectives import (
-    VARIANTS,
-    gdpo,
-    group_advantages,
-    normalise_then_sum,
-    rloo_advantages,
-    sum_then_normalise,
-)
+from mmrpt_jax.objectives import VARIANTS
 from mmrpt_jax.reporting.completions import CompletionsWriter
 from mmrpt_jax.sampling import make_rollout
+from mmrpt_jax.stages.advantages import make_advantage
 from mmrpt_jax.stages.mmrpt.arms import Arm
 from mmrpt_jax.stages.mmrpt.fill import prompt_batches
 from mmrpt_jax.stages.mmrpt.mask import run_mask
@@ -35,8 +29,6 @@ from mmrpt_jax.training.loop import train
 from mmrpt_jax.training.policy import make_policy_step
 from mmrpt_jax.training.reinforce import make_reinforcement_step
 from mmrpt_jax.training.state import make_optimizer, new_state
-
-COMBINE = {"sum_then_normalise": sum_then_normalise, "normalise_then_sum": normalise_then_sum, "gdpo": gdpo}
 
 
 def reinforce(
@@ -99,7 +91,7 @@ def _answering(run: Run, reference: Any, completions: CompletionsWriter) -> Answ
     return Answering(
         rollout=jax.jit(rollout),
         rewards=configured_rewards(run),
-        advantage=_advantage(cfg),
+        advantage=make_advantage(cfg.advantage, scale=_scale(cfg)),
         tokenizer=tokenizer,
         group_size=cfg.group_size,
         more_columns=gain_column(run, reference),
@@ -111,6 +103,11 @@ def _answering(run: Run, reference: Any, completions: CompletionsWriter) -> Answ
     )
 
 
+def _scale(rl: ConfigDict) -> str:
+    """What advantages are divided by: as the config says, or as the paper of its loss does."""
+    return VARIANTS[rl.loss.variant].scale if rl.advantage.scale == "variant" else rl.advantage.scale
+
+
 def _scoring(run: Run) -> dict[str, Any]:
     """How logits become a distribution: alike in sampler, policy and reference."""
     return {"temperature": run.config.rl.temperature, "banned": jnp.asarray(run.tokenizer.banned)}
@@ -119,16 +116,6 @@ def _scoring(run: Run) -> dict[str, Any]:
 def loss_options(config: ConfigDict) -> dict[str, Any]:
     """Keyword arguments of `objectives.policy_loss`; the budget of Dr. GRPO is the longest completion."""
     return {**config.rl.loss.to_dict(), "budget": max(config.data.branch_lengths)}
-
-
-def _advantage(rl: ConfigDict) -> Callable[..., Any]:
-    cfg = rl.advantage
-    scale = VARIANTS[rl.loss.variant].scale if cfg.scale == "variant" else cfg.scale
-    if scale == "rloo":
-        one: Callable[..., Any] = rloo_advantages
-    else:
-        one = functools.partial(group_advantages, scale=scale, min_std=cfg.min_std)
-    return jax.jit(functools.partial(COMBINE[cfg.combine], advantage_fn=one))
 
 
 def _ref_logprobs(run: Run, reference: Any) -> Callable[..., Any] | None:

@@ -10,9 +10,9 @@ from mmrpt_jax.data.examples import AUGMENTATIONS
 from mmrpt_jax.objectives import VARIANTS
 from mmrpt_jax.rewards import REWARDS
 from mmrpt_jax.scenes import WORLDS
+from mmrpt_jax.stages.advantages import COMBINE, SCALES
 from mmrpt_jax.stages.checks import ConfigError, check_batches, check_files, one_of
 from mmrpt_jax.stages.mmrpt.arms import ARMS
-from mmrpt_jax.stages.mmrpt.reinforce import COMBINE
 from mmrpt_jax.stages.mmrpt.rewards import MADE_HERE
 from mmrpt_jax.training.scoring import KINDS
 
@@ -68,7 +68,7 @@ def _names(config: ConfigDict) -> list[tuple[str, Sequence[Any], Collection[Any]
         ("rl.rewards", list(rl.rewards), (*REWARDS, *MADE_HERE)),
         ("rl.visual_gain.of", [rl.visual_gain.of], ("truth", "answer", "span", "surprise")),
         ("rl.advantage.combine", [rl.advantage.combine], COMBINE),
-        ("rl.advantage.scale", [rl.advantage.scale], ("variant", "group", "batch", "none", "rloo")),
+        ("rl.advantage.scale", [rl.advantage.scale], ("variant", *SCALES)),
     ]
 
 
