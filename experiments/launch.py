@@ -29,6 +29,10 @@ def main(argv: list[str]) -> None:
         raise ConfigError(f"unexpected argument {argv[1]!r}: fields are set as --config.field=value")
     if _CONFIG.value is None:
         raise ConfigError("name an experiment: --config=experiments/configs/<name>.py")
+    if (method := _CONFIG.value.get("method", "mmrpt")) != "mmrpt":
+        raise ConfigError(
+            f"config.method={method!r} has stages but no pipeline yet: run an mmrpt_*.py config"
+        )
     check_config(_CONFIG.value)
     if _DRY_RUN.value:
         print(describe_plan(_CONFIG.value))

@@ -25,7 +25,7 @@ def leaves(config, path=()):
 def is_read(path):
     *groups, key = path
     # Read by name, or handed on as a whole as keyword arguments.
-    whole = any(re.search(rf"\b{group}\.to_dict\(\)", SOURCE) for group in groups)
+    whole = any(re.search(rf"\b{group}(\[\w+\])?\.to_dict\(\)", SOURCE) for group in groups)
     return whole or re.search(rf"\.{key}\b", SOURCE) is not None
 
 

@@ -35,6 +35,8 @@ def get_config() -> ConfigDict:
     config.drawing = ConfigDict({"batch_size": 32, "repeats": 2, "text_dropout": 0.1, "shift": 1.0})
     config.pretrain = ConfigDict(_pretrain())
     config.align = ConfigDict(_align())
+    config.understanding = ConfigDict(_understanding())
+    config.generation = ConfigDict(_generation())
     return config
 
 
@@ -77,4 +79,69 @@ def _pretrain() -> dict[str, Any]:
 
 def _align() -> dict[str, Any]:
     """Stage 2: groups of answers and groups of drawings, one update."""
-    return {"sampler": {"guidance": 1.0}}
+    return {
+        "steps": 100,
+        "learning_rate": 2e-4,
+        "learning_rate_warmup": 5,
+        "updates_per_rollout": 1,
+        "weights": {"understanding": 1.0, "generation": 1.0},
+    }
+
+
+def _understanding() -> dict[str, Any]:
+    """Groups of answers."""
+    return {
+        "prompts_per_step": 16,
+        "group_size": 8,
+        "temperature": 1.0,
+        "micro_batches": 1,
+        "drop_zero_variance": False,
+        "rewards": {"exact_match": 1.0, "format": 0.1},
+        "advantage": {"combine": "sum_then_normalise", "scale": "variant", "min_std": 1e-4},
+        "loss": {"variant": "dapo", "kl": "none", "kl_coefficient": 0.0, "entropy_coefficient": 0.0},
+    }
+
+
+def _generation() -> dict[str, Any]:
+    """Groups of drawings."""
+    return {
+        "prompts_per_step": 8,
+        "group_size": 8,
+        "micro_batches": 1,
+        "drop_zero_variance": True,
+        "same_noise": False,
+        "sampler": {
+            "kind": "flow_sde",
+            "steps": 10,
+            "shift": 1.0,
+            "noise_level": 0.7,
+            "window": (0, 4),
+            "reduce": "mean",
+            "guidance": 1.0,
+            "guidance_interval": (0.0, 1.0),
+            "renorm": "global",
+        },
+        # A weight of 0 is a reward that is not computed. None of these needs another model.
+        "rewards": {
+            "instruction_strict": 1.0,
+            "instruction_soft": 1.0,
+            "prompt_likelihood": 0.5,
+            "validity": 0.0,
+            "knowledge": 0.0,
+        },
+        "questions_at_a_time": 64,
+        "advantage": {"combine": "gdpo", "scale": "group", "min_std": 1e-4},
+        "algorithm": "grpo",
+        "losses": {
+            "grpo": {
+                "clip_low": 1e-4,
+                "clip_high": 1e-4,
+                "kl": "velocity",
+                "kl_coefficient": 0.0,
+            },
+            "nft": {"beta": 1.0, "kl": "velocity", "kl_coefficient": 1e-4},
+            "dpo": {"beta": 100.0},
+            "rwr": {"temperature": 0.2},
+            "best_of": {},
+        },
+    }

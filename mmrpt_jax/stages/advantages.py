@@ -7,10 +7,12 @@ from types import MappingProxyType
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
 from mmrpt_jax.objectives import (
+    best_of_group_weights,
     gdpo,
     group_advantages,
     normalise_then_sum,
@@ -37,6 +39,17 @@ def make_advantage(cfg: ConfigDict, *, scale: str | None = None) -> Callable[...
     else:
         one = functools.partial(group_advantages, scale=scale, min_std=cfg.min_std)
     return jax.jit(functools.partial(COMBINE[cfg.combine], advantage_fn=one))
+
+
+def make_best_of_advantage() -> Callable[..., Any]:
+    """1 for the best of a group, shared where there are several, and 0 for the rest: imitation of the best."""
+
+    @jax.jit
+    def advantage(rewards, weights, *, valid):
+        totals = jnp.sum(jnp.where(valid, rewards, 0.0) * weights, axis=-1)
+        return best_of_group_weights(totals, valid=valid.any(axis=-1))
+
+    return advantage
 
 
 def shuffled(advantage: Callable[..., Any]) -> Callable[..., Any]:

@@ -22,6 +22,7 @@ from mmrpt_jax.data.prompts import caption_prompt, encode_prompts, fill_prompt
 from mmrpt_jax.data.records import RandomAccess, open_records
 from mmrpt_jax.data.scene_source import SceneSource
 from mmrpt_jax.data.tokenizer import MASK, Tokenizer, load_tokenizer, train_tokenizer
+from mmrpt_jax.evaluation.evaluator import Evaluator
 from mmrpt_jax.models import PromptTokens, TransformerConfig, VisionConfig, VLMConfig, abstract_parameters
 from mmrpt_jax.models.autoencoder import Autoencoder, PatchAutoencoder
 from mmrpt_jax.models.config import LatentConfig, UnifiedConfig
@@ -110,6 +111,19 @@ class Run:
         """Prompts of one image each, as arrays."""
         image_tokens, lengths = self.vlm.vision.num_patches, self.config.data.prompt_lengths
         return encode_prompts(self.tokenizer, texts, image_tokens=image_tokens, lengths=lengths)
+
+    def evaluator(self, *, batch_size: int) -> Evaluator:
+        """A compiled evaluator of what understands."""
+        data = self.config.data
+        return Evaluator(
+            self.vlm,
+            self.tokenizer,
+            batch_size=batch_size,
+            prompt_lengths=tuple(data.prompt_lengths),
+            text_lengths=tuple(data.caption_lengths),
+            max_tokens=max(data.branch_lengths),
+            place=self.place,
+        )
 
     def weights(self, path: Path) -> Any:
         """Parameters from a file, placed on the mesh."""

@@ -98,7 +98,7 @@ def prompts_to_draw(run: Run, *, prompts: int) -> Callable[[int], Iterator[Drawi
 
 def conditions_of(run: Run, texts: Sequence[str]) -> Conditions:
     """What pictures are drawn from: the prompts, and as many without text if guidance is on."""
-    guided = run.config.align.sampler.guidance > 1.0
+    guided = run.config.generation.sampler.guidance > 1.0
     textless = drawing_tokens(run, [""] * len(texts)) if guided else None
     return run.place(Conditions(drawing_tokens(run, texts), textless=textless))
 

@@ -29,20 +29,6 @@ _STREAM = 0
 _PLAIN = ("cloze", "finetuned", "statements")
 
 
-def make_evaluator(run: Run) -> Evaluator:
-    """The compiled evaluator of this run's model."""
-    data = run.config.data
-    return Evaluator(
-        run.vlm,
-        run.tokenizer,
-        batch_size=run.config.evaluate.batch_size,
-        prompt_lengths=tuple(data.prompt_lengths),
-        text_lengths=tuple(data.caption_lengths),
-        max_tokens=max(data.branch_lengths),
-        place=run.place,
-    )
-
-
 def evaluate_arm(run: Run, evaluator: Evaluator, name: str, directory: Path) -> dict[str, Any]:
     """Evaluates one arm, or reads what was found before; returns a row of the table."""
     target = directory / "evaluation"

@@ -5,7 +5,7 @@ from ml_collections import ConfigDict
 from mmrpt_jax.models.sharding import make_mesh
 from mmrpt_jax.stages.mmrpt.arms import find_arm
 from mmrpt_jax.stages.mmrpt.caption import run_caption
-from mmrpt_jax.stages.mmrpt.evaluate import evaluate_arm, make_evaluator, write_results
+from mmrpt_jax.stages.mmrpt.evaluate import evaluate_arm, write_results
 from mmrpt_jax.stages.mmrpt.mask import run_mask
 from mmrpt_jax.stages.mmrpt.overlays import draw_overlays
 from mmrpt_jax.stages.mmrpt.rl import run_arm
@@ -44,6 +44,6 @@ def run_experiment(config: ConfigDict, workdir: str) -> None:
                 masks = folder / "masks" / arm.masks
                 run.timed(f"rl ({name})", lambda n=name, m=masks: run_arm(run, n, m, folder / "arms" / n))
         if "evaluate" in config.stages:
-            evaluator = make_evaluator(run)
+            evaluator = run.evaluator(batch_size=config.evaluate.batch_size)
             rows = [evaluate_arm(run, evaluator, name, folder / "arms" / name) for name in arms]
             run.log(write_results(run, rows))

@@ -1,0 +1,159 @@
+"""Stage 2: groups of answers and groups of drawings, judged and learned from in one update of one model."""
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mmrpt_jax.models.autoencoder import decode_tokens
+from mmrpt_jax.models.forward import forward
+from mmrpt_jax.objectives import VARIANTS
+from mmrpt_jax.rewards import weighted
+from mmrpt_jax.sampling import FlowSampler, Guidance, make_image_rollout, make_rollout
+from mmrpt_jax.stages.advantages import make_advantage, make_best_of_advantage, shuffled
+from mmrpt_jax.stages.lvrpo.arms import Arm
+from mmrpt_jax.stages.lvrpo.examples import prompts_to_draw, questions_to_answer
+from mmrpt_jax.stages.lvrpo.rewards import drawing_rewards, self_judgement
+from mmrpt_jax.stages.run import Run, open_autoencoder
+from mmrpt_jax.training.answers import Answering, collect_answers
+from mmrpt_jax.training.drawings import Drawing, collect_drawings
+from mmrpt_jax.training.image_policy import IMAGE_LOSSES, make_ref_velocity
+from mmrpt_jax.training.joint import Task, make_joint_step
+from mmrpt_jax.training.loop import train
+from mmrpt_jax.training.policy import make_policy_loss
+from mmrpt_jax.training.reinforce import Collector, make_reinforcement_step, together
+from mmrpt_jax.training.state import make_optimizer, new_state
+
+
+def align(run: Run, reference: Any, arm: Arm, name: str, directory: Path) -> Any:
+    """Trains a policy that begins as `reference`, which stays frozen; returns its parameters."""
+    cfg = run.config.align
+    optimizer = make_optimizer(
+        learning_rate=cfg.learning_rate,
+        steps=cfg.steps * cfg.updates_per_rollout,
+        warmup=cfg.learning_rate_warmup,
+    )
+    update = jax.jit(make_joint_step({task: _loss(run, arm, task) for task in arm.tasks}, optimizer))
+    collectors = {task: _collector(run, reference, arm, task) for task in arm.tasks}
+    return train(
+        # Copied: the optimizer's steps must leave the reference as it is.
+        new_state(jax.tree.map(jnp.copy, reference), optimizer),
+        make_reinforcement_step(together(collectors), update, run.key(name), updates=cfg.updates_per_rollout),
+        prompt_batches(run, arm.tasks),
+        steps=cfg.steps,
+        stage=name,
+        directory=directory / "checkpoints",
+        **run.logging,
+    ).params
+
+
+def prompt_batches(run: Run, tasks: tuple[str, ...]) -> Callable[[int], Iterator[dict[str, Any]]]:
+    """A batch of prompts of every task per step."""
+    sources: Mapping[str, Callable] = {"understanding": questions_to_answer, "generation": prompts_to_draw}
+    opened = {task: sources[task](run, prompts=run.config[task].prompts_per_step) for task in sorted(tasks)}
+
+    def open_at(step: int) -> Iterator[dict[str, Any]]:
+        streams = {task: stream(step) for task, stream in opened.items()}
+        while True:
+            yield {task: next(stream) for task, stream in streams.items()}
+
+    return open_at
+
+
+def image_sampler(run: Run) -> FlowSampler:
+    """The sampler of rollouts, as `config.generation.sampler` describes it."""
+    cfg = run.config.generation.sampler
+    return FlowSampler(
+        steps=cfg.steps,
+        shift=cfg.shift,
+        kind=cfg.kind,
+        noise_level=cfg.noise_level,
+        window=tuple(cfg.window) or None,
+        reduce=cfg.reduce,
+        guidance=Guidance(text=cfg.guidance, interval=tuple(cfg.guidance_interval), renorm=cfg.renorm),
+    )
+
+
+def _loss(run: Run, arm: Arm, task: str) -> Task:
+    weight, parts = run.config.align.weights[task], run.config[task].micro_batches
+    if task == "understanding":
+        options = run.config.understanding.loss.to_dict()
+        loss = make_policy_loss(
+            run.vlm, budget=max(run.config.data.branch_lengths), **_scoring(run), **options
+        )
+        return Task(loss, weight, parts)
+    algorithm = "best_of" if arm.best_of else run.config.generation.algorithm
+    options = run.config.generation.losses[algorithm].to_dict()
+    return Task(IMAGE_LOSSES[algorithm](run.model, image_sampler(run), **options), weight, parts)
+
+
+def _collector(run: Run, reference: Any, arm: Arm, task: str) -> Collector:
+    if task == "understanding":
+        return functools.partial(collect_answers, _answering(run, reference, arm))
+    return functools.partial(collect_drawings, _drawing(run, reference, arm))
+
+
+def _answering(run: Run, reference: Any, arm: Arm) -> Answering:
+    cfg, tokenizer = run.config.understanding, run.tokenizer
+    rollout = make_rollout(
+        run.vlm,
+        group_size=cfg.group_size,
+        max_tokens=max(run.config.data.branch_lengths),
+        end_ids=(tokenizer.eos_id,),
+        **_scoring(run),
+    )
+    scale = VARIANTS[cfg.loss.variant].scale if cfg.advantage.scale == "variant" else cfg.advantage.scale
+    return Answering(
+        rollout=jax.jit(rollout),
+        rewards=weighted({name: weight for name, weight in cfg.rewards.items() if weight}),
+        advantage=_compare(cfg.advantage, arm, scale=scale),
+        tokenizer=tokenizer,
+        group_size=cfg.group_size,
+        ref_logprobs=_ref_logprobs(run, reference),
+        drop_zero_variance=cfg.drop_zero_variance,
+    )
+
+
+def _drawing(run: Run, reference: Any, arm: Arm) -> Drawing:
+    cfg, sampler = run.config.generation, image_sampler(run)
+    coder, latent = open_autoencoder(run.config), run.model.latent
+    algorithm = "best_of" if arm.best_of else cfg.algorithm
+    rewards = drawing_rewards(run.config, only=arm.rewards)
+    needs_ref = algorithm == "dpo" or cfg.losses[algorithm].get("kl", "none") != "none"
+    ref = jax.jit(make_ref_velocity(run.model, sampler, algorithm=algorithm)) if needs_ref else None
+    return Drawing(
+        rollout=jax.jit(
+            make_image_rollout(run.model, sampler, group_size=cfg.group_size, same_noise=cfg.same_noise)
+        ),
+        decode=jax.jit(lambda latents: decode_tokens(coder, latents, latent)),
+        rewards=rewards,
+        advantage=_compare(cfg.advantage, arm),
+        group_size=cfg.group_size,
+        more_columns=self_judgement(run, reference, rewards),
+        ref_velocity=None if ref is None else functools.partial(ref, reference),
+        drop_zero_variance=cfg.drop_zero_variance,
+    )
+
+
+def _compare(cfg: Any, arm: Arm, *, scale: str | None = None) -> Callable[..., Any]:
+    advantage = make_best_of_advantage() if arm.best_of else make_advantage(cfg, scale=scale)
+    return shuffled(advantage) if arm.shuffled else advantage
+
+
+def _scoring(run: Run) -> dict[str, Any]:
+    """How logits become a distribution: alike in sampler, policy and reference."""
+    return {
+        "temperature": run.config.understanding.temperature,
+        "banned": jnp.asarray(run.tokenizer.banned),
+    }
+
+
+def _ref_logprobs(run: Run, reference: Any) -> Callable[..., Any] | None:
+    if run.config.understanding.loss.kl == "none":
+        return None
+    scoring = _scoring(run)
+    scored = jax.jit(lambda params, *inputs: forward(run.vlm, params, *inputs, **scoring).logprobs)
+    return functools.partial(scored, reference)
