@@ -99,7 +99,14 @@ def make_grpo_loss(
         kl: "none", or a kind of `objectives.flow_kl`.
         reduce: of the KL over dimensions.
         **options: `clip_low`, `clip_high`, `max_advantage`, `kl_coefficient`.
+
+    Raises:
+        ValueError: the sampler adds no noise.
     """
+    if not sampler.noisy_steps[1] or not sampler.noise_level:
+        raise ValueError(
+            "grpo learns from densities, which only steps with noise have: take an SDE with a noise level"
+        )
     score = make_image_scorer(config, sampler)
 
     def loss(params, batch: DrawnBatch):
@@ -110,7 +117,7 @@ def make_grpo_loss(
         if kl != "none":
             times, levels = rollout.times[:, None], rollout.noise_levels[:, None]
             steps = (times[..., :-1], times[..., 1:], levels)
-            penalty = flow_kl(found.velocity, batch.ref_velocity, *steps, mask, kind=kl, reduce=reduce)
+            penalty = flow_kl(found.velocity, _reference(batch), *steps, mask, kind=kl, reduce=reduce)
         total, count, metrics = flow_policy_loss(
             found.logprobs, rollout.logprobs, batch.advantages, mask, kl=penalty, **options
         )
@@ -121,7 +128,13 @@ def make_grpo_loss(
 
 
 def make_nft_loss(config: UnifiedConfig, sampler: FlowSampler, *, kl: str = "none", **options: Any) -> LossFn:
-    """Builds the loss of DiffusionNFT: `objectives.nft_loss`, which takes the options; `kl` is "none" or "velocity"."""
+    """Builds the loss of DiffusionNFT: `objectives.nft_loss`, which takes the options; `kl` is "none" or "velocity".
+
+    Raises:
+        ValueError: another kind of KL.
+    """
+    if kl not in ("none", "velocity"):
+        raise ValueError(f"kl of nft is {kl!r}; without the sampler's steps it must be 'none' or 'velocity'")
 
     def loss(params, batch: DrawnBatch):
         at = noise_anew(_blanked(batch).latents, batch.seeds, shift=sampler.shift)
@@ -130,7 +143,7 @@ def make_nft_loss(config: UnifiedConfig, sampler: FlowSampler, *, kl: str = "non
         penalty = None
         if kl != "none":
             steps = (at.times, jnp.zeros_like(at.times), jnp.zeros_like(at.times))
-            penalty = flow_kl(found, batch.ref_velocity, *steps, batch.trained, kind="velocity")
+            penalty = flow_kl(found, _reference(batch), *steps, batch.trained, kind="velocity")
         total, count, metrics = nft_loss(
             found, old, at.latents, at.clean, at.times, batch.advantages, batch.trained, kl=penalty, **options
         )
@@ -155,7 +168,7 @@ def make_dpo_loss(config: UnifiedConfig, sampler: FlowSampler, *, beta: float) -
             )
 
         total, count, metrics = flow_dpo_loss(
-            *of_pairs(found), *of_pairs(batch.ref_velocity), pairs.mask, beta=beta
+            *of_pairs(found), *of_pairs(_reference(batch)), pairs.mask, beta=beta
         )
         return total, (count, metrics)
 
@@ -233,3 +246,11 @@ def _blanked(batch: DrawnBatch) -> ImageRollout:
 
     rollout = batch.rollout
     return rollout._replace(latents=blank(rollout.latents), path=blank(rollout.path))
+
+
+def _reference(batch: DrawnBatch) -> Array:
+    if batch.ref_velocity is None:
+        raise ValueError(
+            "the loss measures against a reference: give the batch `ref_velocity`, as of make_ref_velocity"
+        )
+    return batch.ref_velocity

@@ -410,3 +410,15 @@ def test_velocities_of_a_reference(name, params, off_policy):
     velocity_of = jax.jit(make_ref_velocity(CONFIG, SAMPLER, algorithm=name))
     found = velocity_of(params, batch.conditions, batch.rollout, batch.seeds)
     np.testing.assert_allclose(found, policy_of(name, SAMPLER, params, batch)[0], rtol=1e-4, atol=1e-4)
+
+
+def test_what_cannot_be_learned_from_is_refused(params, off_policy):
+    for options in ({"kind": "ode"}, {"noise_level": 0.0}):
+        with pytest.raises(ValueError, match="grpo learns from densities, which only steps with noise have"):
+            IMAGE_LOSSES["grpo"](CONFIG, FlowSampler(steps=2, **options))
+    with pytest.raises(ValueError, match=r"kl of nft is 'exact'; .* it must be 'none' or 'velocity'"):
+        IMAGE_LOSSES["nft"](CONFIG, SAMPLER, kl="exact")
+    for name in ("grpo", "nft", "dpo"):
+        loss = IMAGE_LOSSES[name](CONFIG, SAMPLER, **OPTIONS[name])
+        with pytest.raises(ValueError, match="give the batch `ref_velocity`, as of make_ref_velocity"):
+            jax.eval_shape(loss, params, off_policy(name)._replace(ref_velocity=None))
