@@ -99,18 +99,25 @@ def make_grpo_loss(
         kl: "none", or a kind of `objectives.flow_kl`.
         reduce: of the KL over dimensions.
         **options: `clip_low`, `clip_high`, `max_advantage`, `kl_coefficient`.
+
+    Raises:
+        ValueError: the sampler adds no noise.
     """
+    if not sampler.noisy_steps[1] or not sampler.noise_level:
+        raise ValueError(
+            "grpo learns from densities, which only steps with noise have: take an SDE with a noise level"
+        )
     score = make_image_scorer(config, sampler)
 
     def loss(params, batch: DrawnBatch):
-        rollout = batch.rollout
+        rollout = _blanked(batch)
         found = score(params, batch.conditions, rollout)
         mask = jnp.broadcast_to(batch.trained[..., None], found.logprobs.shape)
         penalty = None
         if kl != "none":
             times, levels = rollout.times[:, None], rollout.noise_levels[:, None]
             steps = (times[..., :-1], times[..., 1:], levels)
-            penalty = flow_kl(found.velocity, batch.ref_velocity, *steps, kind=kl, reduce=reduce)
+            penalty = flow_kl(found.velocity, _reference(batch), *steps, mask, kind=kl, reduce=reduce)
         total, count, metrics = flow_policy_loss(
             found.logprobs, rollout.logprobs, batch.advantages, mask, kl=penalty, **options
         )
@@ -121,16 +128,22 @@ def make_grpo_loss(
 
 
 def make_nft_loss(config: UnifiedConfig, sampler: FlowSampler, *, kl: str = "none", **options: Any) -> LossFn:
-    """Builds the loss of DiffusionNFT: `objectives.nft_loss`, which takes the options; `kl` is "none" or "velocity"."""
+    """Builds the loss of DiffusionNFT: `objectives.nft_loss`, which takes the options; `kl` is "none" or "velocity".
+
+    Raises:
+        ValueError: another kind of KL.
+    """
+    if kl not in ("none", "velocity"):
+        raise ValueError(f"kl of nft is {kl!r}; without the sampler's steps it must be 'none' or 'velocity'")
 
     def loss(params, batch: DrawnBatch):
-        at = noise_anew(batch.rollout.latents, batch.seeds, shift=sampler.shift)
+        at = noise_anew(_blanked(batch).latents, batch.seeds, shift=sampler.shift)
         found = make_field(config, params, batch.conditions, sampler.guidance)(at.latents, at.times)
         old = jax.lax.stop_gradient(found) if batch.behaviour_velocity is None else batch.behaviour_velocity
         penalty = None
         if kl != "none":
             steps = (at.times, jnp.zeros_like(at.times), jnp.zeros_like(at.times))
-            penalty = flow_kl(found, batch.ref_velocity, *steps, kind="velocity")
+            penalty = flow_kl(found, _reference(batch), *steps, batch.trained, kind="velocity")
         total, count, metrics = nft_loss(
             found, old, at.latents, at.clean, at.times, batch.advantages, batch.trained, kl=penalty, **options
         )
@@ -143,7 +156,7 @@ def make_dpo_loss(config: UnifiedConfig, sampler: FlowSampler, *, beta: float) -
     """Builds the preference loss of each group's best and worst image: `objectives.flow_dpo_loss`."""
 
     def loss(params, batch: DrawnBatch):
-        at = noise_anew(batch.rollout.latents, batch.seeds, shift=sampler.shift)
+        at = noise_anew(_blanked(batch).latents, batch.seeds, shift=sampler.shift)
         found = make_field(config, params, batch.conditions, sampler.guidance)(at.latents, at.times)
         pairs = preference_pairs(batch.rewards, valid=batch.trained)
 
@@ -155,7 +168,7 @@ def make_dpo_loss(config: UnifiedConfig, sampler: FlowSampler, *, beta: float) -
             )
 
         total, count, metrics = flow_dpo_loss(
-            *of_pairs(found), *of_pairs(batch.ref_velocity), pairs.mask, beta=beta
+            *of_pairs(found), *of_pairs(_reference(batch)), pairs.mask, beta=beta
         )
         return total, (count, metrics)
 
@@ -171,7 +184,7 @@ def make_imitation_loss(
     """Builds the flow matching loss on the policy's own images, weighed by what they earned."""
 
     def loss(params, batch: DrawnBatch):
-        at = noise_anew(batch.rollout.latents, batch.seeds, shift=sampler.shift)
+        at = noise_anew(_blanked(batch).latents, batch.seeds, shift=sampler.shift)
         found = make_field(config, params, batch.conditions, sampler.guidance)(at.latents, at.times)
         shares = weights(batch.rewards, batch.trained)
         total, count = flow_matching_loss(found, at.clean, at.noise, batch.trained, weights=shares)
@@ -220,3 +233,24 @@ def make_ref_velocity(config: UnifiedConfig, sampler: FlowSampler, *, algorithm:
         return make_field(config, params, conditions, sampler.guidance)(at.latents, at.times)
 
     return at_fresh_noise
+
+
+def _blanked(batch: DrawnBatch) -> ImageRollout:
+    """The rollout, with zeros for images that are left out.
+
+    Masks come too late for them: run through the model, a NaN is in the gradient even at weight 0.
+    """
+
+    def blank(values):
+        return jnp.where(batch.trained.reshape(batch.trained.shape + (1,) * (values.ndim - 2)), values, 0.0)
+
+    rollout = batch.rollout
+    return rollout._replace(latents=blank(rollout.latents), path=blank(rollout.path))
+
+
+def _reference(batch: DrawnBatch) -> Array:
+    if batch.ref_velocity is None:
+        raise ValueError(
+            "the loss measures against a reference: give the batch `ref_velocity`, as of make_ref_velocity"
+        )
+    return batch.ref_velocity
