@@ -7,6 +7,7 @@ rwr       imitation of all images, weighed by softmax(reward / temperature)
 best_of   imitation of the best image of a group
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -43,8 +44,8 @@ class DrawnBatch(NamedTuple):
         advantages: [B G].
         trained: [B G], False for images left out of the loss (unscorable, zero-variance group).
         seeds: [B] of fresh noise; the noise of a row depends on its own seed alone.
-        behaviour_velocity: [B G I C] at fresh noise, of the policy that sampled; None takes the present policy for it,
-            which it is until the first update.
+        behaviour_velocity: [B G I C] at fresh noise, of the policy that sampled, for nft; None takes the present policy
+            for it, which it is until the first update.
         ref_velocity: of the reference; [B G K I C] at the sampled steps for grpo, [B G I C] at fresh noise for the
             others; None without a KL term.
     """
@@ -86,6 +87,16 @@ def noise_anew(clean: Float[Array, "B G I C"], seeds: Int[Array, "B"], *, shift:
     times = jnp.broadcast_to(times, clean.shape[:2])
     noise = jnp.broadcast_to(noise[:, None], clean.shape)
     return Noised(interpolate(clean, noise, times), times, clean, noise)
+
+
+def make_fresh_look(config: UnifiedConfig, sampler: FlowSampler) -> Callable[..., tuple[Noised, Array]]:
+    """Builds `look(params, conditions, clean, seeds) -> (Noised, velocity)`: a policy's view of images, noised anew."""
+
+    def look(params, conditions: Conditions, clean: Float[Array, "B G I C"], seeds: Int[Array, "B"]):
+        at = noise_anew(clean, seeds, shift=sampler.shift)
+        return at, make_field(config, params, conditions, sampler.guidance)(at.latents, at.times)
+
+    return look
 
 
 def make_grpo_loss(
@@ -135,15 +146,15 @@ def make_nft_loss(config: UnifiedConfig, sampler: FlowSampler, *, kl: str = "non
     """
     if kl not in ("none", "velocity"):
         raise ValueError(f"kl of nft is {kl!r}; without the sampler's steps it must be 'none' or 'velocity'")
+    look = make_fresh_look(config, sampler)
 
     def loss(params, batch: DrawnBatch):
-        at = noise_anew(_blanked(batch).latents, batch.seeds, shift=sampler.shift)
-        found = make_field(config, params, batch.conditions, sampler.guidance)(at.latents, at.times)
-        old = jax.lax.stop_gradient(found) if batch.behaviour_velocity is None else batch.behaviour_velocity
+        at, found = look(params, batch.conditions, _blanked(batch).latents, batch.seeds)
+        old = found if batch.behaviour_velocity is None else batch.behaviour_velocity
         penalty = None
         if kl != "none":
-            steps = (at.times, jnp.zeros_like(at.times), jnp.zeros_like(at.times))
-            penalty = flow_kl(found, _reference(batch), *steps, batch.trained, kind="velocity")
+            # Of the times, this kind looks at none.
+            penalty = flow_kl(found, _reference(batch), *[at.times] * 3, batch.trained, kind="velocity")
         total, count, metrics = nft_loss(
             found, old, at.latents, at.clean, at.times, batch.advantages, batch.trained, kl=penalty, **options
         )
@@ -154,39 +165,44 @@ def make_nft_loss(config: UnifiedConfig, sampler: FlowSampler, *, kl: str = "non
 
 def make_dpo_loss(config: UnifiedConfig, sampler: FlowSampler, *, beta: float) -> LossFn:
     """Builds the preference loss of each group's best and worst image: `objectives.flow_dpo_loss`."""
+    look = make_fresh_look(config, sampler)
 
     def loss(params, batch: DrawnBatch):
-        at = noise_anew(_blanked(batch).latents, batch.seeds, shift=sampler.shift)
-        found = make_field(config, params, batch.conditions, sampler.guidance)(at.latents, at.times)
         pairs = preference_pairs(batch.rewards, valid=batch.trained)
+        members = jnp.stack([pairs.winner, pairs.loser], axis=1)
 
-        def of_pairs(velocity):
-            errors = flow_matching_errors(velocity, at.clean, at.noise, batch.trained)
-            return tuple(
-                jnp.take_along_axis(errors, place[:, None], axis=1)[:, 0]
-                for place in (pairs.winner, pairs.loser)
-            )
+        def of_pairs(values: Float[Array, "B G *E"]) -> Float[Array, "B 2 *E"]:
+            return jax.vmap(lambda group, places: group[places])(values, members)
 
-        total, count, metrics = flow_dpo_loss(
-            *of_pairs(found), *of_pairs(_reference(batch)), pairs.mask, beta=beta
+        # The other images of the group need not be run.
+        thoughts = jax.tree.map(of_pairs, batch.conditions.thoughts)
+        clean = of_pairs(_blanked(batch).latents)
+        at, found = look(params, batch.conditions._replace(thoughts=thoughts), clean, batch.seeds)
+        errors, ref_errors = (
+            flow_matching_errors(velocity, at.clean, at.noise)
+            for velocity in (found, of_pairs(_reference(batch)))
         )
+        total, count, metrics = flow_dpo_loss(*errors.T, *ref_errors.T, pairs.mask, beta=beta)
         return total, (count, metrics)
 
     return loss
 
 
 def make_imitation_loss(
-    config: UnifiedConfig,
-    sampler: FlowSampler,
-    *,
-    weights: Callable[[Float[Array, "B G"], Bool[Array, "B G"]], Float[Array, "B G"]],
+    config: UnifiedConfig, sampler: FlowSampler, *, weights: Callable[..., Float[Array, "B G"]]
 ) -> LossFn:
-    """Builds the flow matching loss on the policy's own images, weighed by what they earned."""
+    """Builds the flow matching loss on the policy's own images, weighed by what they earned.
+
+    Args:
+        config: the model.
+        sampler: that of the rollout.
+        weights: (rewards, valid=) -> weights, 0 where not valid.
+    """
+    look = make_fresh_look(config, sampler)
 
     def loss(params, batch: DrawnBatch):
-        at = noise_anew(_blanked(batch).latents, batch.seeds, shift=sampler.shift)
-        found = make_field(config, params, batch.conditions, sampler.guidance)(at.latents, at.times)
-        shares = weights(batch.rewards, batch.trained)
+        at, found = look(params, batch.conditions, _blanked(batch).latents, batch.seeds)
+        shares = weights(batch.rewards, valid=batch.trained)
         total, count = flow_matching_loss(found, at.clean, at.noise, batch.trained, weights=shares)
         return total, (count, {})
 
@@ -195,20 +211,13 @@ def make_imitation_loss(
 
 def make_rwr_loss(config: UnifiedConfig, sampler: FlowSampler, *, temperature: float) -> LossFn:
     """Imitation weighed by `objectives.reward_weights`."""
-
-    def weights(rewards, valid):
-        return reward_weights(rewards, temperature=temperature, valid=valid)
-
+    weights = functools.partial(reward_weights, temperature=temperature)
     return make_imitation_loss(config, sampler, weights=weights)
 
 
 def make_best_of_loss(config: UnifiedConfig, sampler: FlowSampler) -> LossFn:
     """Imitation of each group's best image."""
-
-    def weights(rewards, valid):
-        return best_of_group_weights(rewards, valid=valid)
-
-    return make_imitation_loss(config, sampler, weights=weights)
+    return make_imitation_loss(config, sampler, weights=best_of_group_weights)
 
 
 IMAGE_LOSSES: Mapping[str, Callable[..., LossFn]] = MappingProxyType(
@@ -223,16 +232,13 @@ IMAGE_LOSSES: Mapping[str, Callable[..., LossFn]] = MappingProxyType(
 
 
 def make_ref_velocity(config: UnifiedConfig, sampler: FlowSampler, *, algorithm: str) -> Callable[..., Array]:
-    """Builds `velocity(params, conditions, rollout, seeds)`: what `DrawnBatch.ref_velocity` wants for an algorithm."""
+    """Builds `velocity(params, conditions, rollout, seeds)`, what `DrawnBatch` wants of another policy."""
     if algorithm == "grpo":
         score = make_image_scorer(config, sampler)
         return lambda params, conditions, rollout, seeds: score(params, conditions, rollout).velocity
 
-    def at_fresh_noise(params, conditions, rollout, seeds):
-        at = noise_anew(rollout.latents, seeds, shift=sampler.shift)
-        return make_field(config, params, conditions, sampler.guidance)(at.latents, at.times)
-
-    return at_fresh_noise
+    look = make_fresh_look(config, sampler)
+    return lambda params, conditions, rollout, seeds: look(params, conditions, rollout.latents, seeds)[1]
 
 
 def _blanked(batch: DrawnBatch) -> ImageRollout:

@@ -11,7 +11,7 @@ from mmrpt_jax.models import abstract_parameters
 from mmrpt_jax.models.sharding import batch_sharding, make_mesh
 from mmrpt_jax.models.unified import encode_prompt, encode_thoughts, velocity
 from mmrpt_jax.models.unified_test import CONFIG as LARGER
-from mmrpt_jax.models.vlm import PromptTokens
+from mmrpt_jax.models.vlm import BranchTokens, PromptTokens
 from mmrpt_jax.models.vlm_test import random_parameters
 from mmrpt_jax.objectives import group_advantages
 from mmrpt_jax.sampling import Conditions, FlowSampler, make_image_rollout
@@ -379,6 +379,18 @@ def test_the_first_update_of_nft_takes_the_policy_for_the_older_one(params, off_
     metrics, cotangent = nft_by_hand(batch._replace(behaviour_velocity=v), v, **OPTIONS["nft"])
     found = learn("nft", batch._replace(behaviour_velocity=None), parted=False)
     assert_same(found, (gradients(cotangent), metrics), rtol=1e-3)
+
+
+def test_images_of_a_pair_keep_their_thoughts(params, off_policy):
+    batch, rng = off_policy("dpo"), np.random.default_rng(4)
+    thoughts = BranchTokens(rng.integers(3, 64, (B, G, 2)), np.ones((B, G, 2), bool))
+    batch = batch._replace(conditions=batch.conditions._replace(thoughts=thoughts))
+    v, _ = policy_of("dpo", PLAIN, params, batch)
+    expected, _ = dpo_by_hand(batch, v, beta=3.0)
+    total, (count, _) = jax.jit(IMAGE_LOSSES["dpo"](CONFIG, PLAIN, beta=3.0))(params, batch)
+    # Of eight groups one is left out, one has one image, one has equal rewards.
+    assert count == 5
+    assert total / count == pytest.approx(expected["loss"], rel=1e-4)
 
 
 def test_groups_of_equal_rewards_teach_nothing(drawn, off_policy, learn):
