@@ -5,7 +5,7 @@ import functools
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -233,6 +233,19 @@ def batches(
     def open_at(step: int) -> Iterator[Any]:
         for batch in make_iterator(dataset, start_step=step):
             yield build(batch)
+
+    return open_at
+
+
+def side_by_side(
+    streams: Mapping[str, Callable[[int], Iterator[Any]]],
+) -> Callable[[int], Iterator[dict[str, Any]]]:
+    """Returns `open(step)`, an iterator of one batch of every stream, by name."""
+
+    def open_at(step: int) -> Iterator[dict[str, Any]]:
+        opened = {name: stream(step) for name, stream in streams.items()}
+        while True:
+            yield {name: next(batch) for name, batch in opened.items()}
 
     return open_at
 

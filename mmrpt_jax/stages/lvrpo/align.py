@@ -9,15 +9,14 @@ import jax
 import jax.numpy as jnp
 
 from mmrpt_jax.models.autoencoder import decode_tokens
-from mmrpt_jax.models.forward import forward
-from mmrpt_jax.objectives import VARIANTS
 from mmrpt_jax.rewards import weighted
-from mmrpt_jax.sampling import FlowSampler, Guidance, make_image_rollout, make_rollout
+from mmrpt_jax.sampling import FlowSampler, Guidance, make_image_rollout
 from mmrpt_jax.stages.advantages import make_advantage, make_best_of_advantage, shuffled
+from mmrpt_jax.stages.answering import advantage_scale, answer_rollout, ref_logprobs, scoring
 from mmrpt_jax.stages.lvrpo.arms import Arm
 from mmrpt_jax.stages.lvrpo.examples import prompts_to_draw, questions_to_answer
 from mmrpt_jax.stages.lvrpo.rewards import drawing_rewards, self_judgement
-from mmrpt_jax.stages.run import Run, open_autoencoder
+from mmrpt_jax.stages.run import Run, open_autoencoder, side_by_side
 from mmrpt_jax.training.answers import Answering, collect_answers
 from mmrpt_jax.training.drawings import Drawing, collect_drawings
 from mmrpt_jax.training.image_policy import IMAGE_LOSSES, make_ref_velocity
@@ -53,14 +52,9 @@ def align(run: Run, reference: Any, arm: Arm, name: str, directory: Path) -> Any
 def prompt_batches(run: Run, tasks: tuple[str, ...]) -> Callable[[int], Iterator[dict[str, Any]]]:
     """A batch of prompts of every task per step."""
     sources: Mapping[str, Callable] = {"understanding": questions_to_answer, "generation": prompts_to_draw}
-    opened = {task: sources[task](run, prompts=run.config[task].prompts_per_step) for task in sorted(tasks)}
-
-    def open_at(step: int) -> Iterator[dict[str, Any]]:
-        streams = {task: stream(step) for task, stream in opened.items()}
-        while True:
-            yield {task: next(stream) for task, stream in streams.items()}
-
-    return open_at
+    return side_by_side(
+        {task: sources[task](run, prompts=run.config[task].prompts_per_step) for task in sorted(tasks)}
+    )
 
 
 def image_sampler(run: Run) -> FlowSampler:
@@ -80,10 +74,8 @@ def image_sampler(run: Run) -> FlowSampler:
 def _loss(run: Run, arm: Arm, task: str) -> Task:
     weight, parts = run.config.align.weights[task], run.config[task].micro_batches
     if task == "understanding":
-        options = run.config.understanding.loss.to_dict()
-        loss = make_policy_loss(
-            run.vlm, budget=max(run.config.data.branch_lengths), **_scoring(run), **options
-        )
+        cfg, budget = run.config.understanding, max(run.config.data.branch_lengths)
+        loss = make_policy_loss(run.vlm, budget=budget, **scoring(run, cfg), **cfg.loss.to_dict())
         return Task(loss, weight, parts)
     algorithm = "best_of" if arm.best_of else run.config.generation.algorithm
     options = run.config.generation.losses[algorithm].to_dict()
@@ -97,22 +89,14 @@ def _collector(run: Run, reference: Any, arm: Arm, task: str) -> Collector:
 
 
 def _answering(run: Run, reference: Any, arm: Arm) -> Answering:
-    cfg, tokenizer = run.config.understanding, run.tokenizer
-    rollout = make_rollout(
-        run.vlm,
-        group_size=cfg.group_size,
-        max_tokens=max(run.config.data.branch_lengths),
-        end_ids=(tokenizer.eos_id,),
-        **_scoring(run),
-    )
-    scale = VARIANTS[cfg.loss.variant].scale if cfg.advantage.scale == "variant" else cfg.advantage.scale
+    cfg = run.config.understanding
     return Answering(
-        rollout=jax.jit(rollout),
+        rollout=answer_rollout(run, cfg),
         rewards=weighted({name: weight for name, weight in cfg.rewards.items() if weight}),
-        advantage=_compare(cfg.advantage, arm, scale=scale),
-        tokenizer=tokenizer,
+        advantage=_compare(cfg.advantage, arm, scale=advantage_scale(cfg)),
+        tokenizer=run.tokenizer,
         group_size=cfg.group_size,
-        ref_logprobs=_ref_logprobs(run, reference),
+        ref_logprobs=ref_logprobs(run, cfg, reference),
         drop_zero_variance=cfg.drop_zero_variance,
     )
 
@@ -141,19 +125,3 @@ def _drawing(run: Run, reference: Any, arm: Arm) -> Drawing:
 def _compare(cfg: Any, arm: Arm, *, scale: str | None = None) -> Callable[..., Any]:
     advantage = make_best_of_advantage() if arm.best_of else make_advantage(cfg, scale=scale)
     return shuffled(advantage) if arm.shuffled else advantage
-
-
-def _scoring(run: Run) -> dict[str, Any]:
-    """How logits become a distribution: alike in sampler, policy and reference."""
-    return {
-        "temperature": run.config.understanding.temperature,
-        "banned": jnp.asarray(run.tokenizer.banned),
-    }
-
-
-def _ref_logprobs(run: Run, reference: Any) -> Callable[..., Any] | None:
-    if run.config.understanding.loss.kl == "none":
-        return None
-    scoring = _scoring(run)
-    scored = jax.jit(lambda params, *inputs: forward(run.vlm, params, *inputs, **scoring).logprobs)
-    return functools.partial(scored, reference)

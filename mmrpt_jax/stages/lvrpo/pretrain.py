@@ -11,7 +11,7 @@ from mmrpt_jax.models.unified import copy_experts
 from mmrpt_jax.models.weights import load_weights, save_weights
 from mmrpt_jax.stages.captions import caption_batches
 from mmrpt_jax.stages.lvrpo.examples import drawing_batches, question_batches
-from mmrpt_jax.stages.run import Run, is_complete, mark_complete, open_autoencoder
+from mmrpt_jax.stages.run import Run, is_complete, mark_complete, open_autoencoder, side_by_side
 from mmrpt_jax.training.drawing import make_drawing_loss
 from mmrpt_jax.training.joint import Task, make_joint_step
 from mmrpt_jax.training.loop import train
@@ -78,11 +78,5 @@ def imitation_batches(run: Run) -> Callable[[int], Iterator[dict[str, Any]]]:
         "questions": lambda: question_batches(run),
         "drawings": lambda: drawing_batches(run),
     }
-    opened = {name: streams[name]() for name, weight in run.config.pretrain.weights.items() if weight}
-
-    def open_at(step: int) -> Iterator[dict[str, Any]]:
-        sources = {name: stream(step) for name, stream in opened.items()}
-        while True:
-            yield {name: next(source) for name, source in sources.items()}
-
-    return open_at
+    weights = run.config.pretrain.weights
+    return side_by_side({name: streams[name]() for name, weight in weights.items() if weight})

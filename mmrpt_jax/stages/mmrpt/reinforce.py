@@ -13,11 +13,9 @@ from ml_collections import ConfigDict
 
 from mmrpt_jax.data.records import RandomAccess
 from mmrpt_jax.data.sidecar import join, open_sidecar
-from mmrpt_jax.models.forward import forward
-from mmrpt_jax.objectives import VARIANTS
 from mmrpt_jax.reporting.completions import CompletionsWriter
-from mmrpt_jax.sampling import make_rollout
 from mmrpt_jax.stages.advantages import make_advantage
+from mmrpt_jax.stages.answering import advantage_scale, answer_rollout, ref_logprobs, scoring
 from mmrpt_jax.stages.mmrpt.arms import Arm
 from mmrpt_jax.stages.mmrpt.fill import prompt_batches
 from mmrpt_jax.stages.mmrpt.mask import run_mask
@@ -46,7 +44,11 @@ def reinforce(
     with contextlib.closing(CompletionsWriter(directory)) as completions:
         collect = functools.partial(collect_answers, _answering(run, reference, completions))
         update = make_policy_step(
-            run.vlm, optimizer, micro_batches=cfg.micro_batches, **_scoring(run), **loss_options(run.config)
+            run.vlm,
+            optimizer,
+            micro_batches=cfg.micro_batches,
+            **scoring(run, cfg),
+            **loss_options(run.config),
         )
         step = make_reinforcement_step(
             collect, jax.jit(update), run.key(name), updates=cfg.updates_per_rollout
@@ -80,22 +82,15 @@ def _refreshed(run: Run, params: Any, arm: Arm, directory: Path) -> RandomAccess
 
 
 def _answering(run: Run, reference: Any, completions: CompletionsWriter) -> Answering:
-    cfg, tokenizer = run.config.rl, run.tokenizer
-    rollout = make_rollout(
-        run.vlm,
-        group_size=cfg.group_size,
-        max_tokens=max(run.config.data.branch_lengths),
-        end_ids=(tokenizer.eos_id,),
-        **_scoring(run),
-    )
+    cfg = run.config.rl
     return Answering(
-        rollout=jax.jit(rollout),
+        rollout=answer_rollout(run, cfg),
         rewards=configured_rewards(run),
-        advantage=make_advantage(cfg.advantage, scale=_scale(cfg)),
-        tokenizer=tokenizer,
+        advantage=make_advantage(cfg.advantage, scale=advantage_scale(cfg)),
+        tokenizer=run.tokenizer,
         group_size=cfg.group_size,
         more_columns=gain_column(run, reference),
-        ref_logprobs=_ref_logprobs(run, reference),
+        ref_logprobs=ref_logprobs(run, cfg, reference),
         train_on_truncated=cfg.train_on_truncated,
         resamples=cfg.resamples,
         drop_zero_variance=cfg.drop_zero_variance,
@@ -103,27 +98,9 @@ def _answering(run: Run, reference: Any, completions: CompletionsWriter) -> Answ
     )
 
 
-def _scale(rl: ConfigDict) -> str:
-    """What advantages are divided by: as the config says, or as the paper of its loss does."""
-    return VARIANTS[rl.loss.variant].scale if rl.advantage.scale == "variant" else rl.advantage.scale
-
-
-def _scoring(run: Run) -> dict[str, Any]:
-    """How logits become a distribution: alike in sampler, policy and reference."""
-    return {"temperature": run.config.rl.temperature, "banned": jnp.asarray(run.tokenizer.banned)}
-
-
 def loss_options(config: ConfigDict) -> dict[str, Any]:
     """Keyword arguments of `objectives.policy_loss`; the budget of Dr. GRPO is the longest completion."""
     return {**config.rl.loss.to_dict(), "budget": max(config.data.branch_lengths)}
-
-
-def _ref_logprobs(run: Run, reference: Any) -> Callable[..., Any] | None:
-    if run.config.rl.loss.kl == "none":
-        return None
-    scoring = _scoring(run)
-    scored = jax.jit(lambda params, *inputs: forward(run.vlm, params, *inputs, **scoring).logprobs)
-    return functools.partial(scored, reference)
 
 
 def _completions_log(writer: CompletionsWriter) -> Callable[[int, JudgedAnswers], None]:

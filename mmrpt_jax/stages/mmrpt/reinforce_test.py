@@ -7,7 +7,8 @@ from ml_collections import ConfigDict
 
 from mmrpt_jax.reporting.completions import CompletionsWriter
 from mmrpt_jax.reporting.jsonl import read_jsonl
-from mmrpt_jax.stages.mmrpt.reinforce import _completions_log, _scale, _segments, loss_options
+from mmrpt_jax.stages.answering import advantage_scale
+from mmrpt_jax.stages.mmrpt.reinforce import _completions_log, _segments, loss_options
 
 
 @pytest.mark.parametrize(
@@ -23,7 +24,9 @@ def test_masks_are_refreshed_between_segments(steps, every, segments):
     [("grpo", "variant", "group"), ("dr_grpo", "variant", "none"), ("grpo", "rloo", "rloo")],
 )
 def test_what_advantages_are_divided_by(variant, scale, expected):
-    assert _scale(ConfigDict({"advantage": {"scale": scale}, "loss": {"variant": variant}})) == expected
+    assert (
+        advantage_scale(ConfigDict({"advantage": {"scale": scale}, "loss": {"variant": variant}})) == expected
+    )
 
 
 def test_the_budget_is_the_longest_completion():
