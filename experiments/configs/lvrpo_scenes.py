@@ -92,6 +92,7 @@ def _understanding() -> dict[str, Any]:
     """Groups of answers."""
     return {
         "prompts_per_step": 16,
+        "oversample": 1,  # prompts drawn per prompt learned from
         "group_size": 8,
         "temperature": 1.0,
         "micro_batches": 1,
@@ -106,6 +107,7 @@ def _generation() -> dict[str, Any]:
     """Groups of drawings."""
     return {
         "prompts_per_step": 8,
+        "oversample": 1,
         "group_size": 8,
         "micro_batches": 1,
         "drop_zero_variance": True,

@@ -150,7 +150,7 @@ def _rl() -> dict[str, Any]:
         "micro_batches": 1,
         "updates_per_rollout": 1,
         "train_on_truncated": True,
-        "resamples": 0,
+        "oversample": 1,  # prompts drawn per prompt learned from
         "drop_zero_variance": False,
         "refresh_every": 0,
         "semantic_encoder": "",

@@ -4,8 +4,6 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
@@ -13,7 +11,7 @@ from mmrpt_jax.data.tokenizer import Tokenizer
 from mmrpt_jax.models.vlm import BranchTokens, PromptTokens
 from mmrpt_jax.rewards import RewardFn
 from mmrpt_jax.sampling import Rollout
-from mmrpt_jax.training.judging import Advantage, Judgement, judge_groups, per_member
+from mmrpt_jax.training.judging import Advantage, Judgement, judge_groups, per_member, take_groups, telling_groups
 from mmrpt_jax.training.policy import PolicyBatch
 
 
@@ -62,7 +60,8 @@ class Answering:
         more_columns: (params, batch, completions) -> further reward columns of B·G entries, computed on the devices.
         ref_logprobs: (images, prompt, branches) -> [B G R] under the reference, or None without a KL term.
         train_on_truncated: whether completions without an end token are in the loss (they are always in the baseline).
-        resamples: how often groups whose answers all earned the same are drawn anew before they are given up.
+        keep: how many groups are learned from, at most as many as prompts are given; all of them if None. Groups whose
+            answers all earned the same are passed over where there are others.
         drop_zero_variance: whether such groups leave the loss and its normaliser; their advantage is 0 either way.
         on_judged: called with the step and what was judged.
     """
@@ -77,7 +76,7 @@ class Answering:
     )
     ref_logprobs: Callable[..., Float[Array, "B G R"]] | None = None
     train_on_truncated: bool = True
-    resamples: int = 0
+    keep: int | None = None
     drop_zero_variance: bool = False
     on_judged: Callable[[int, JudgedAnswers], None] = lambda step, judged: None
 
@@ -86,31 +85,9 @@ def collect_answers(
     parts: Answering, params, batch: PromptBatch, key, step: int
 ) -> tuple[PolicyBatch, dict[str, float]]:
     """Samples and judges groups of answers: a `reinforce.Collector`, once its parts are given."""
-    judged = _roll_out(parts, params, batch, key)
+    judged = judge(parts, params, batch, parts.rollout(params, batch.images, batch.prompt, key))
     parts.on_judged(step, judged)
     return _policy_batch(parts, judged), _summary(judged)
-
-
-def _roll_out(parts: Answering, params, batch: PromptBatch, key) -> JudgedAnswers:
-    """Samples and judges; redraws groups without variance up to `resamples` times.
-
-    DAPO (arXiv 2503.14476) fills the batch with other prompts instead. Here the same prompts get new answers, so that
-    shapes stay fixed and the order of the data stays a function of the step.
-    """
-    rollout = parts.rollout(params, batch.images, batch.prompt, jax.random.fold_in(key, 0))
-    judged = judge(parts, params, batch, rollout)
-    for attempt in range(1, parts.resamples + 1):
-        flat = judged.judgement.zero_variance
-        if not flat.any():
-            break
-        again = parts.rollout(params, batch.images, batch.prompt, jax.random.fold_in(key, attempt))
-        rollout = jax.tree.map(
-            lambda new, old, flat=flat: jnp.where(flat.reshape(-1, *[1] * (old.ndim - 1)), new, old),
-            again,
-            rollout,
-        )
-        judged = judge(parts, params, batch, rollout)
-    return judged
 
 
 def judge(parts: Answering, params, batch: PromptBatch, rollout: Rollout) -> JudgedAnswers:
@@ -134,8 +111,13 @@ def _policy_batch(parts: Answering, judged: JudgedAnswers) -> PolicyBatch:
     if parts.drop_zero_variance:
         trained = trained & ~judgement.zero_variance[:, None]
     prompt = (batch.images, batch.prompt, branches)
-    reference = None if parts.ref_logprobs is None else parts.ref_logprobs(*prompt)
-    return PolicyBatch(*prompt, rollout.logprobs, judgement.advantages, trained, reference)
+    everything = PolicyBatch(*prompt, rollout.logprobs, judgement.advantages, trained, None)
+    learned = take_groups(everything, telling_groups(judgement, parts.keep))
+    if parts.ref_logprobs is None:
+        return learned
+    return learned._replace(
+        ref_logprobs=parts.ref_logprobs(learned.images, learned.prompt, learned.branches)
+    )
 
 
 def _summary(judged: JudgedAnswers) -> dict[str, float]:

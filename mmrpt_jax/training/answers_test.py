@@ -160,38 +160,40 @@ def test_truncated_answers_leave_the_loss_but_not_the_baseline(parts, tiny_token
     np.testing.assert_allclose(batch.advantages, ADVANTAGES, rtol=1e-6)
 
 
-@pytest.fixture
-def flat_then_varied(tiny_tokenizer):
-    """A rollout whose first group has answers of one kind for the first `flat` draws."""
-
-    def make(flat):
-        draws = []
-
-        def rollout(params, images, prompt, key):
-            draws.append(key)
-            first = [well_formed("red")] * G if len(draws) <= flat else list(map(well_formed, ANSWERS[0]))
-            second = [well_formed(ANSWERS[1][(g + len(draws) - 1) % G]) for g in range(G)]
-            return rollout_of(tiny_tokenizer, [first, second])
-
-        return rollout, draws
-
-    return make
+FLAT = [["red"] * G, ["circle"] * G]
 
 
-def test_groups_without_variance_are_redrawn(parts, flat_then_varied):
-    rollout, draws = flat_then_varied(flat=2)
-    batch, metrics = collect(dataclasses.replace(parts, rollout=rollout, resamples=5))
-    assert len(draws) == 3
-    assert len({tuple(jax.random.key_data(key).tolist()) for key in draws}) == 3
-    # The second group is as first drawn.
-    np.testing.assert_allclose(batch.advantages, ADVANTAGES, rtol=1e-6)
-    assert metrics["zero_variance_share"] == 0.0
+@pytest.mark.parametrize(
+    ("groups", "keep", "chosen"),
+    [
+        # Groups that vary come first, in their order; flat ones only fill up.
+        ([FLAT[0], ANSWERS[1]], 1, [1]),
+        (ANSWERS, 1, [0]),
+        (FLAT, 1, [0]),
+        ([FLAT[0], ANSWERS[1]], 2, [0, 1]),
+        ([FLAT[0], ANSWERS[1]], None, [0, 1]),
+    ],
+)
+def test_groups_without_variance_are_passed_over(parts, tiny_tokenizer, groups, keep, chosen):
+    drawn = rollout_of(tiny_tokenizer, [list(map(well_formed, group)) for group in groups])
+    parts = dataclasses.replace(
+        parts,
+        rollout=lambda *_: drawn,
+        keep=keep,
+        ref_logprobs=lambda images, prompt, branches: np.full(branches.ids.shape, -3.0),
+    )
+    batch, metrics = collect(parts)
+    np.testing.assert_array_equal(batch.branches.ids, drawn.ids[chosen])
+    np.testing.assert_array_equal(batch.behaviour_logprobs, drawn.logprobs[chosen])
+    assert batch.images.shape[0] == batch.trained.shape[0] == batch.advantages.shape[0] == len(chosen)
+    assert batch.ref_logprobs.shape == drawn.ids[chosen].shape
+    # What is reported is of all that was drawn.
+    assert metrics["zero_variance_share"] == sum(group in FLAT for group in groups) / 2
 
 
 @pytest.mark.parametrize("drop", [False, True])
-def test_redrawing_ends_and_flat_groups_may_leave_the_loss(parts, flat_then_varied, drop):
-    rollout, draws = flat_then_varied(flat=99)
-    batch, _ = collect(dataclasses.replace(parts, rollout=rollout, resamples=2, drop_zero_variance=drop))
-    assert len(draws) == 3
+def test_flat_groups_may_leave_the_loss(parts, tiny_tokenizer, drop):
+    drawn = rollout_of(tiny_tokenizer, [list(map(well_formed, group)) for group in (FLAT[0], ANSWERS[1])])
+    batch, _ = collect(dataclasses.replace(parts, rollout=lambda *_: drawn, drop_zero_variance=drop))
     np.testing.assert_array_equal(batch.trained, [[not drop] * G, [True] * G])
     np.testing.assert_allclose(batch.advantages, [[0.0] * G, ADVANTAGES[1]], rtol=1e-6)

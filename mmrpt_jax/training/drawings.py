@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, UInt8
 from mmrpt_jax.rewards import RewardFn
 from mmrpt_jax.sampling import Conditions, ImageRollout
 from mmrpt_jax.training.image_policy import DrawnBatch
-from mmrpt_jax.training.judging import Advantage, Judgement, judge_groups, per_member
+from mmrpt_jax.training.judging import Advantage, Judgement, judge_groups, per_member, take_groups, telling_groups
 
 
 class DrawingPrompts(NamedTuple):
@@ -57,6 +57,7 @@ class Drawing:
         group_size: G.
         more_columns: (params, batch, images) -> further reward columns of B·G entries, computed on the devices.
         ref_velocity: (conditions, rollout, seeds) -> `DrawnBatch.ref_velocity`, or None where the loss needs none.
+        keep: as in `answers.Answering`.
         drop_zero_variance: whether groups whose images all earned the same leave the loss and its normaliser.
         on_judged: called with the step and what was judged.
     """
@@ -70,6 +71,7 @@ class Drawing:
         lambda params, batch, images: {}
     )
     ref_velocity: Callable[..., Array] | None = None
+    keep: int | None = None
     drop_zero_variance: bool = True
     on_judged: Callable[[int, JudgedImages], None] = lambda step, judged: None
 
@@ -84,16 +86,13 @@ def collect_drawings(
     trained = judgement.scorable
     if parts.drop_zero_variance:
         trained = trained & ~judgement.zero_variance[:, None]
-    ref = None if parts.ref_velocity is None else parts.ref_velocity(batch.conditions, rollout, batch.seeds)
-    learned = DrawnBatch(
-        batch.conditions,
-        rollout,
-        judgement.totals,
-        judgement.advantages,
-        trained,
-        batch.seeds,
-        ref_velocity=ref,
+    everything = DrawnBatch(
+        batch.conditions, rollout, judgement.totals, judgement.advantages, trained, batch.seeds
     )
+    learned = take_groups(everything, telling_groups(judgement, parts.keep))
+    if parts.ref_velocity is not None:
+        ref = parts.ref_velocity(learned.conditions, learned.rollout, learned.seeds)
+        learned = learned._replace(ref_velocity=ref)
     return learned, judgement.metrics() | _learned_from(judgement)
 
 

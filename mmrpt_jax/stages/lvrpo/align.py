@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from mmrpt_jax.models.autoencoder import decode_tokens
 from mmrpt_jax.rewards import weighted
@@ -53,8 +54,12 @@ def prompt_batches(run: Run, tasks: tuple[str, ...]) -> Callable[[int], Iterator
     """A batch of prompts of every task per step."""
     sources: Mapping[str, Callable] = {"understanding": questions_to_answer, "generation": prompts_to_draw}
     return side_by_side(
-        {task: sources[task](run, prompts=run.config[task].prompts_per_step) for task in sorted(tasks)}
+        {task: sources[task](run, prompts=_candidates(run.config[task])) for task in sorted(tasks)}
     )
+
+
+def _candidates(cfg: ConfigDict) -> int:
+    return cfg.prompts_per_step * cfg.oversample
 
 
 def image_sampler(run: Run) -> FlowSampler:
@@ -97,6 +102,7 @@ def _answering(run: Run, reference: Any, arm: Arm) -> Answering:
         tokenizer=run.tokenizer,
         group_size=cfg.group_size,
         ref_logprobs=ref_logprobs(run, cfg, reference),
+        keep=cfg.prompts_per_step,
         drop_zero_variance=cfg.drop_zero_variance,
     )
 
@@ -118,6 +124,7 @@ def _drawing(run: Run, reference: Any, arm: Arm) -> Drawing:
         group_size=cfg.group_size,
         more_columns=self_judgement(run, reference, rewards),
         ref_velocity=None if ref is None else functools.partial(ref, reference),
+        keep=cfg.prompts_per_step,
         drop_zero_variance=cfg.drop_zero_variance,
     )
 

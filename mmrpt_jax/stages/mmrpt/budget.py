@@ -13,13 +13,13 @@ _SCORING_PASSES = 3
 def policy_flops(config: ConfigDict, model: VLMConfig, records: int) -> float:
     """FLOP of a policy arm: format warm-up, rollouts, visual gain, reference, updates, refreshed masks.
 
-    Every arm gets as much. `records` captions are scored when masks are refreshed; redraws are charged as if all of
-    them were needed. Not counted on any side: the first scoring and masking, which arms share, and evaluation.
+    Every arm gets as much. `records` captions are scored when masks are refreshed. Not counted on any side: the first scoring and masking, which arms share, and evaluation.
     """
     rl, data = config.rl, config.data
     group = {"prompts": rl.prompts_per_step, "group": rl.group_size, **_fill_shape(config)}
     # The visual gain is a pass with the image and one without.
-    passes = 1 + rl.resamples + 2 * computes_gain(config) + (rl.loss.kl != "none")
+    # Every candidate is sampled and its gain computed; the reference reads what is learned from.
+    passes = rl.oversample * (1 + 2 * computes_gain(config)) + (rl.loss.kl != "none")
     step = passes * forward_flops(model, **group) + rl.updates_per_rollout * update_flops(model, **group)
     refreshes = (rl.steps - 1) // rl.refresh_every if rl.refresh_every else 0
     caption = {"prompt_tokens": min(data.prompt_lengths), "branch_tokens": max(data.caption_lengths)}

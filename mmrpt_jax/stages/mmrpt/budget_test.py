@@ -16,7 +16,7 @@ def config():
         "prompts_per_step": 4,
         "group_size": 8,
         "updates_per_rollout": 1,
-        "resamples": 0,
+        "oversample": 1,
         "refresh_every": 0,
         "rewards": {"exact_match": 1.0},
         "visual_gain": {"of": "answer"},
@@ -59,13 +59,13 @@ def test_what_a_policy_step_spends(config, tiny_model, rewards, of, kl, updates,
     assert policy_flops(config, tiny_model, 50) == pytest.approx(warmup + 10 * passes * one)
 
 
-def test_redraws_and_refreshed_masks_are_charged(config, tiny_model):
+def test_candidates_and_refreshed_masks_are_charged(config, tiny_model):
     plain = policy_flops(config, tiny_model, 50)
     one = forward_flops(tiny_model, prompts=4, group=8, **LONG)
-    config.rl.resamples = 2
+    config.rl.oversample = 3
     assert policy_flops(config, tiny_model, 50) == pytest.approx(plain + 10 * 2 * one)
     # Ten steps in segments of four: masks are made anew twice, by three passes over 50 captions each.
-    config.rl.resamples, config.rl.refresh_every = 0, 4
+    config.rl.oversample, config.rl.refresh_every = 1, 4
     captions = forward_flops(tiny_model, prompts=50, prompt_tokens=20, group=1, branch_tokens=16)
     assert policy_flops(config, tiny_model, 50) == pytest.approx(plain + 2 * 3 * captions)
     # One segment is not refreshed.

@@ -59,7 +59,7 @@ def reinforce(
             state = train(
                 state,
                 step,
-                prompt_batches(run, source, blank_images=arm.blank_images, batch_size=cfg.prompts_per_step),
+                prompt_batches(run, source, blank_images=arm.blank_images, batch_size=cfg.prompts_per_step * cfg.oversample),
                 steps=end,
                 stage=name,
                 directory=directory / "checkpoints",
@@ -92,7 +92,7 @@ def _answering(run: Run, reference: Any, completions: CompletionsWriter) -> Answ
         more_columns=gain_column(run, reference),
         ref_logprobs=ref_logprobs(run, cfg, reference),
         train_on_truncated=cfg.train_on_truncated,
-        resamples=cfg.resamples,
+        keep=cfg.prompts_per_step,
         drop_zero_variance=cfg.drop_zero_variance,
         on_judged=_completions_log(completions),
     )

@@ -113,5 +113,9 @@ def _check_rewards(config: ConfigDict) -> None:
         raise ConfigError(
             f"config.rl.group_size is {rl.group_size}: a group needs at least 2 answers to compare"
         )
+    if rl.oversample < 1:
+        raise ConfigError(
+            f"config.rl.oversample is {rl.oversample}: at least 1 prompt is drawn per prompt learned from"
+        )
     if rl.temperature <= 0:
         raise ConfigError(f"config.rl.temperature is {rl.temperature}: answers differ only if it is positive")
