@@ -11,7 +11,14 @@ from mmrpt_jax.data.tokenizer import Tokenizer
 from mmrpt_jax.models.vlm import BranchTokens, PromptTokens
 from mmrpt_jax.rewards import RewardFn
 from mmrpt_jax.sampling import Rollout
-from mmrpt_jax.training.judging import Advantage, Judgement, judge_groups, per_member, take_groups, telling_groups
+from mmrpt_jax.training.judging import (
+    Advantage,
+    Judgement,
+    judge_groups,
+    per_member,
+    take_groups,
+    telling_groups,
+)
 from mmrpt_jax.training.policy import PolicyBatch
 
 
@@ -115,9 +122,7 @@ def _policy_batch(parts: Answering, judged: JudgedAnswers) -> PolicyBatch:
     learned = take_groups(everything, telling_groups(judgement, parts.keep))
     if parts.ref_logprobs is None:
         return learned
-    return learned._replace(
-        ref_logprobs=parts.ref_logprobs(learned.images, learned.prompt, learned.branches)
-    )
+    return learned._replace(ref_logprobs=parts.ref_logprobs(learned.images, learned.prompt, learned.branches))
 
 
 def _summary(judged: JudgedAnswers) -> dict[str, float]:

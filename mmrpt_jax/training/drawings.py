@@ -10,7 +10,14 @@ from jaxtyping import Array, Float, Int, UInt8
 from mmrpt_jax.rewards import RewardFn
 from mmrpt_jax.sampling import Conditions, ImageRollout
 from mmrpt_jax.training.image_policy import DrawnBatch
-from mmrpt_jax.training.judging import Advantage, Judgement, judge_groups, per_member, take_groups, telling_groups
+from mmrpt_jax.training.judging import (
+    Advantage,
+    Judgement,
+    judge_groups,
+    per_member,
+    take_groups,
+    telling_groups,
+)
 
 
 class DrawingPrompts(NamedTuple):

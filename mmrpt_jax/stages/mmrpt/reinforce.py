@@ -59,7 +59,12 @@ def reinforce(
             state = train(
                 state,
                 step,
-                prompt_batches(run, source, blank_images=arm.blank_images, batch_size=cfg.prompts_per_step * cfg.oversample),
+                prompt_batches(
+                    run,
+                    source,
+                    blank_images=arm.blank_images,
+                    batch_size=cfg.prompts_per_step * cfg.oversample,
+                ),
                 steps=end,
                 stage=name,
                 directory=directory / "checkpoints",
