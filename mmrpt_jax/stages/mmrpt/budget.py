@@ -13,7 +13,8 @@ _SCORING_PASSES = 3
 def policy_flops(config: ConfigDict, model: VLMConfig, records: int) -> float:
     """FLOP of a policy arm: format warm-up, rollouts, visual gain, reference, updates, refreshed masks.
 
-    Every arm gets as much. `records` captions are scored when masks are refreshed. Not counted on any side: the first scoring and masking, which arms share, and evaluation.
+    Every arm gets as much. `records` captions are scored when masks are refreshed. Not counted on any side: the first
+    scoring and masking, which arms share, and evaluation.
     """
     rl, data = config.rl, config.data
     group = {"prompts": rl.prompts_per_step, "group": rl.group_size, **_fill_shape(config)}

@@ -53,18 +53,14 @@ def reinforce(
         step = make_reinforcement_step(
             collect, jax.jit(update), run.key(name), updates=cfg.updates_per_rollout
         )
+        candidates = cfg.prompts_per_step * cfg.oversample
         for begin, end in _segments(cfg.steps, cfg.refresh_every):
             if begin:
                 source = _refreshed(run, state.params, arm, directory / f"refresh-{begin}")
             state = train(
                 state,
                 step,
-                prompt_batches(
-                    run,
-                    source,
-                    blank_images=arm.blank_images,
-                    batch_size=cfg.prompts_per_step * cfg.oversample,
-                ),
+                prompt_batches(run, source, blank_images=arm.blank_images, batch_size=candidates),
                 steps=end,
                 stage=name,
                 directory=directory / "checkpoints",
