@@ -21,13 +21,8 @@ def fill_accuracy(
         `all`, every kind, and `parsed`, the share of well-formed completions.
     """
     prompts = [fill_prompt(item.masked) for item in items]
-    parsed = [
-        parse_completion(text)
-        for text in evaluator.generate(params, [item.image for item in items], prompts, condition)
-    ]
-    right = [exact_match_score(p.answer, item.answer) for p, item in zip(parsed, items, strict=True)]
-    shares = by_kind(right, [item.kind for item in items])
-    return shares | {"parsed": float(np.mean([p.well_formed for p in parsed]))}
+    completions = evaluator.generate(params, [item.image for item in items], prompts, condition)
+    return _completions_right(completions, [item.answer for item in items], [item.kind for item in items])
 
 
 def cloze_accuracy(evaluator: Evaluator, params, items: Sequence[ClozeItem]) -> dict[str, float]:
@@ -53,12 +48,24 @@ def cloze_accuracy(evaluator: Evaluator, params, items: Sequence[ClozeItem]) -> 
     )
 
 
-def question_accuracy(evaluator: Evaluator, params, items: Sequence[ClozeItem]) -> dict[str, float]:
-    """Exact match of generated replies to questions, for fine-tuned models: `all` and every kind."""
-    prompts = [question_prompt(item.question) for item in items]
-    replies = evaluator.generate(params, [item.image for item in items], prompts)
-    right = [exact_match_score(reply, item.reply) for reply, item in zip(replies, items, strict=True)]
-    return by_kind(right, [item.kind for item in items])
+def question_accuracy(
+    evaluator: Evaluator, params, items: Sequence[ClozeItem], condition: ImageCondition = "right"
+) -> dict[str, float]:
+    """Exact match of generated bare replies to questions, for fine-tuned models: `all` and every kind."""
+    replies = _ask(evaluator, params, items, condition)
+    return _right(replies, [item.reply for item in items], [item.kind for item in items])
+
+
+def answer_accuracy(
+    evaluator: Evaluator, params, items: Sequence[ClozeItem], condition: ImageCondition = "right"
+) -> dict[str, float]:
+    """Exact match of replies to questions that stand inside `<think></think><answer>…</answer>`, as policies answer.
+
+    Returns:
+        `all`, every kind, and `parsed`, the share of well-formed completions; the others count as wrong.
+    """
+    completions = _ask(evaluator, params, items, condition)
+    return _completions_right(completions, [item.reply for item in items], [item.kind for item in items])
 
 
 def by_kind(right: Sequence[float], kinds: Sequence[str]) -> dict[str, float]:
@@ -74,3 +81,20 @@ def by_kind(right: Sequence[float], kinds: Sequence[str]) -> dict[str, float]:
 def binomial_ci95(share: float, count: int) -> float:
     """Half the width of the normal 95 % interval of a share of `count` independent items."""
     return 1.96 * float(np.sqrt(share * (1.0 - share) / count))
+
+
+def _ask(evaluator: Evaluator, params, items: Sequence[ClozeItem], condition: ImageCondition) -> list[str]:
+    prompts = [question_prompt(item.question) for item in items]
+    return evaluator.generate(params, [item.image for item in items], prompts, condition)
+
+
+def _completions_right(
+    completions: Sequence[str], truths: Sequence[str], kinds: Sequence[str]
+) -> dict[str, float]:
+    parsed = [parse_completion(text) for text in completions]
+    shares = _right([p.answer for p in parsed], truths, kinds)
+    return shares | {"parsed": float(np.mean([p.well_formed for p in parsed]))}
+
+
+def _right(answers: Sequence[str], truths: Sequence[str], kinds: Sequence[str]) -> dict[str, float]:
+    return by_kind([exact_match_score(*pair) for pair in zip(answers, truths, strict=True)], kinds)

@@ -1,7 +1,13 @@
 import numpy as np
 import pytest
 
-from mmrpt_jax.evaluation.accuracy import binomial_ci95, cloze_accuracy, fill_accuracy, question_accuracy
+from mmrpt_jax.evaluation.accuracy import (
+    answer_accuracy,
+    binomial_ci95,
+    cloze_accuracy,
+    fill_accuracy,
+    question_accuracy,
+)
 from mmrpt_jax.evaluation.items import ClozeItem, FillItem
 
 # Images that tell which item they belong to.
@@ -77,6 +83,16 @@ def test_question_accuracy_by_hand():
     evaluator = FakeEvaluator(["It is red.", "it is red", "it is green", "", "three"])
     assert question_accuracy(evaluator, None, CLOZE) == {"all": 2 / 5, "color": 2 / 4, "count": 0.0}
     assert evaluator.asked[1][3].endswith(" 3 ?") and evaluator.asked[2] == "right"
+
+
+def test_answer_accuracy_by_hand():
+    form = "<think>hm</think><answer>{}</answer>".format
+    # Right; wrong; right, but bare; wrong, for nothing but the answer counts; right.
+    answers = [form("It is red."), form("it is red"), "it is green", form("it is it is green"), form("two")]
+    evaluator = FakeEvaluator(answers)
+    shares = answer_accuracy(evaluator, None, CLOZE, "none")
+    assert shares == {"all": 2 / 5, "color": 1 / 4, "count": 1.0, "parsed": 4 / 5}
+    assert evaluator.asked[1][3].endswith(" 3 ?") and evaluator.asked[2] == "none"
 
 
 @pytest.mark.parametrize(
