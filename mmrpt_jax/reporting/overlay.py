@@ -5,12 +5,13 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from mmrpt_jax.reporting.colours import dependency_colours, lightness, normalise
+from mmrpt_jax.reporting.lettering import INK, QUIET, font
 
 PANEL, MARGIN, GAP, LINE_GAP = 560, 44, 12, 18
-INK, QUIET, UNSCORED, OUTLINE = (38, 34, 44), (122, 116, 128), (238, 238, 240), (0, 110, 140)
+UNSCORED, OUTLINE = (238, 238, 240), (0, 110, 140)
 TEXT_SIZE, LABEL_SIZE = 32, 22
 WORD_PADDING = (10, 7)
 
@@ -83,7 +84,7 @@ def dependency_overlay(
     canvas.paste(original, (MARGIN, panels_top))
     canvas.paste(heat_panel(original, heat), (right, panels_top))
     for left, label in ((MARGIN, "image"), (right, patch_label)):
-        draw.text((left, MARGIN), label, QUIET, _font(LABEL_SIZE))
+        draw.text((left, MARGIN), label, QUIET, font(LABEL_SIZE))
     _draw_scale(draw, right, legend_top, *heat_range)
     _draw_words(draw, words, levels, boxes)
     for box in masked_outlines(boxes, masked_word_indices):
@@ -102,12 +103,12 @@ def heat_panel(image: Image.Image, levels: Float[np.ndarray, "gh gw"]) -> Image.
 
 def layout_words(words: Sequence[str], *, left: int, top: int, width: int) -> list[Box]:
     """Boxes of words in lines of at most `width` pixels; a word wider than that has its own line."""
-    font = _font(TEXT_SIZE)
+    letters = font(TEXT_SIZE)
     pad_x, pad_y = WORD_PADDING
-    height = sum(font.getmetrics()) + 2 * pad_y
+    height = sum(letters.getmetrics()) + 2 * pad_y
     boxes, x, y = [], left, top
     for word in words:
-        advance = round(font.getlength(word)) + 2 * pad_x
+        advance = round(letters.getlength(word)) + 2 * pad_x
         if x > left and x + advance > left + width:
             x, y = left, y + height + LINE_GAP
         boxes.append(Box(x, y, x + advance, y + height))
@@ -137,34 +138,30 @@ def _draw_words(
         # At L* 53 dark ink and white have the same contrast.
         ink = INK if lightness(np.array(fill)) > 53 else (255, 255, 255)
         draw.rounded_rectangle(box, radius=7, fill=fill)
-        draw.text((box.left + WORD_PADDING[0], box.top + WORD_PADDING[1]), word, ink, _font(TEXT_SIZE))
+        draw.text((box.left + WORD_PADDING[0], box.top + WORD_PADDING[1]), word, ink, font(TEXT_SIZE))
 
 
 def _draw_scale(draw: ImageDraw.ImageDraw, left: int, top: int, low: float, high: float) -> int:
     """Draws `low [colours] high` and returns its right edge."""
-    font = _font(LABEL_SIZE)
+    letters = font(LABEL_SIZE)
     low_text, high_text = f"{low:.2g}", f"{high:.2g}"
-    start = left + round(font.getlength(low_text)) + GAP
+    start = left + round(letters.getlength(low_text)) + GAP
     colours = dependency_colours(np.linspace(0.0, 1.0, 180))
-    draw.text((left, top), low_text, QUIET, font)
+    draw.text((left, top), low_text, QUIET, letters)
     for offset, colour in enumerate(colours.tolist()):
         draw.line([(start + offset, top + 5), (start + offset, top + LABEL_SIZE)], tuple(colour))
     end = start + len(colours) + GAP
-    draw.text((end, top), high_text, QUIET, font)
-    return end + round(font.getlength(high_text))
+    draw.text((end, top), high_text, QUIET, letters)
+    return end + round(letters.getlength(high_text))
 
 
 def _draw_footer(
     draw: ImageDraw.ImageDraw, top: int, label: str, word_range: Sequence[float], masked: bool
 ) -> None:
-    font = _font(LABEL_SIZE)
-    draw.text((MARGIN, top), label, QUIET, font)
-    right = _draw_scale(draw, MARGIN + round(font.getlength(label)) + 2 * GAP, top, *word_range)
+    letters = font(LABEL_SIZE)
+    draw.text((MARGIN, top), label, QUIET, letters)
+    right = _draw_scale(draw, MARGIN + round(letters.getlength(label)) + 2 * GAP, top, *word_range)
     if masked:
         sample = Box(right + MARGIN, top + 4, right + MARGIN + 40, top + LABEL_SIZE + 2)
         draw.rounded_rectangle(sample, radius=7, outline=OUTLINE, width=4)
-        draw.text((sample.right + GAP, top), "cut out, to be reconstructed", QUIET, font)
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.load_default(size)
+        draw.text((sample.right + GAP, top), "cut out, to be reconstructed", QUIET, letters)

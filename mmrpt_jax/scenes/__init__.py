@@ -43,6 +43,10 @@ from mmrpt_jax.scenes.render import PALETTE as PALETTE
 from mmrpt_jax.scenes.render import render as render
 from mmrpt_jax.scenes.splits import SPLITS as SPLITS
 from mmrpt_jax.scenes.splits import split_seed as split_seed
+from mmrpt_jax.scenes.verdicts import AS_ASKED as AS_ASKED
+from mmrpt_jax.scenes.verdicts import Verdict as Verdict
+from mmrpt_jax.scenes.verdicts import grade_image as grade_image
+from mmrpt_jax.scenes.verdicts import grade_objects as grade_objects
 from mmrpt_jax.scenes.verifier import Reading as Reading
 from mmrpt_jax.scenes.verifier import examine as examine
 from mmrpt_jax.scenes.verifier import read as read

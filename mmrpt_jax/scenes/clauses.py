@@ -137,7 +137,7 @@ def strict(objects: Sequence[Object], clauses: Clauses, *, exact: bool = False) 
       exact: Numbers of objects must be met exactly, as in the reward of Flow-GRPO (arXiv 2505.05470). An image
         crowded with everything pleases GenEval's "at least"; train on this.
     """
-    included = all(_holds(objects, clauses, place, exact) for place in range(len(clauses.include)))
+    included = all(holds(objects, clauses, place, exact=exact) for place in range(len(clauses.include)))
     return float(included and not any(_count(objects, clause) >= clause.count for clause in clauses.exclude))
 
 
@@ -166,7 +166,7 @@ def soft(objects: Sequence[Object], clauses: Clauses) -> float:
         if clause.relation is not None:
             other = clauses.include[clause.relation[1]]
             complete = _complete(objects, clause) and _complete(objects, other)
-            terms.append(float(complete and _holds(objects, clauses, place, True)))
+            terms.append(float(complete and holds(objects, clauses, place, exact=True)))
     return float(np.mean(terms))
 
 
@@ -183,7 +183,8 @@ def _closeness(number: int, wanted: int) -> float:
     return max(0.0, 1.0 - abs(number - wanted) / wanted)
 
 
-def _holds(objects: Sequence[Object], clauses: Clauses, place: int, exact: bool) -> bool:
+def holds(objects: Sequence[Object], clauses: Clauses, place: int, *, exact: bool = False) -> bool:
+    """Whether the included clause at `place` is met, as `strict` means it."""
     clause = clauses.include[place]
     members = [obj for obj in objects if clause.fits(obj)]
     if len(members) < clause.count or (exact and not _complete(objects, clause)):
