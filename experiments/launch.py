@@ -10,9 +10,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from mmrpt_jax.stages.checks import ConfigError
-from mmrpt_jax.stages.mmrpt.pipeline import run_experiment
-from mmrpt_jax.stages.mmrpt.plan import describe_plan
-from mmrpt_jax.stages.mmrpt.validate import check_config
+from mmrpt_jax.stages.methods import method_of
 from mmrpt_jax.stages.study import run_study
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: a Python file with get_config().")
@@ -29,19 +27,16 @@ def main(argv: list[str]) -> None:
         raise ConfigError(f"unexpected argument {argv[1]!r}: fields are set as --config.field=value")
     if _CONFIG.value is None:
         raise ConfigError("name an experiment: --config=experiments/configs/<name>.py")
-    if (method := _CONFIG.value.get("method", "mmrpt")) != "mmrpt":
-        raise ConfigError(
-            f"config.method={method!r} has stages but no pipeline yet: run an mmrpt_*.py config"
-        )
-    check_config(_CONFIG.value)
+    method = method_of(_CONFIG.value)
+    method.check(_CONFIG.value)
     if _DRY_RUN.value:
-        print(describe_plan(_CONFIG.value))
+        print(method.describe(_CONFIG.value))
     elif not _WORKDIR.value:
         raise ConfigError("name a folder for the results: --workdir=<folder>")
     elif _CONFIG.value.seeds:
         run_study(_CONFIG.value, _WORKDIR.value)
     else:
-        run_experiment(_CONFIG.value, _WORKDIR.value)
+        method.run(_CONFIG.value, _WORKDIR.value)
 
 
 def parse_flags(argv: list[str]) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from absl import app, flags
 
 from mmrpt_jax.reporting.table import format_table
-from mmrpt_jax.stages.mmrpt.evaluate import read_results
+from mmrpt_jax.stages.results import read_results
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "A finished run or study.", required=True)
 _README = flags.DEFINE_string("readme", "README.md", "The file to rewrite, between its results marks.")

@@ -30,13 +30,15 @@ def get_config() -> ConfigDict:
     config.model = mmrpt.model
     config.latent = ConfigDict(_latent())
     config.data = ConfigDict(_data())
-    config.caption = ConfigDict({"batch_size": 16, "captions_per_image": 3, "image_dropout": 0.1})
-    config.question = ConfigDict({"batch_size": 32})
-    config.drawing = ConfigDict({"batch_size": 32, "repeats": 2, "text_dropout": 0.1, "shift": 1.0})
+    config.caption = ConfigDict({"batch_size": 8, "captions_per_image": 2, "image_dropout": 0.1})
+    config.question = ConfigDict({"batch_size": 16})
+    config.drawing = ConfigDict({"batch_size": 32, "repeats": 2, "text_dropout": 0.1, "shift": 3.0})
     config.pretrain = ConfigDict(_pretrain())
+    config.sft = ConfigDict(_sft())
     config.align = ConfigDict(_align())
     config.understanding = ConfigDict(_understanding())
     config.generation = ConfigDict(_generation())
+    config.evaluate = ConfigDict(_evaluate())
     return config
 
 
@@ -46,6 +48,7 @@ def _latent() -> dict[str, Any]:
         "experts": "mot",
         "downsample": 4,
         "pack": 2,
+        "prediction": "data",
         # Mean of the pixels of pictures, and the inverse of their standard deviation, roughly.
         "shift": 0.8,
         "scale": 3.0,
@@ -72,8 +75,19 @@ def _pretrain() -> dict[str, Any]:
     return {
         "steps": 0,
         "learning_rate": 1.5e-3,
-        "warmup": 100,
+        "learning_rate_warmup": 100,
+        "weight_decay": 0.01,
         "weights": {"captions": 1.0, "questions": 1.0, "drawings": 1.0},
+    }
+
+
+def _sft() -> dict[str, Any]:
+    """The control of stage 2: it imitates true answers and pictures of the very prompts that the policies are given."""
+    return {
+        "learning_rate": 5e-4,
+        "learning_rate_warmup": 5,
+        "weight_decay": 0.0,
+        "weights": {"questions": 1.0, "drawings": 1.0},
     }
 
 
@@ -115,7 +129,7 @@ def _generation() -> dict[str, Any]:
         "sampler": {
             "kind": "flow_sde",
             "steps": 10,
-            "shift": 1.0,
+            "shift": 3.0,
             "noise_level": 0.7,
             "window": (0, 4),
             "reduce": "mean",
@@ -129,8 +143,11 @@ def _generation() -> dict[str, Any]:
             "instruction_soft": 1.0,
             "prompt_likelihood": 0.5,
             "validity": 0.0,
+            "yes_probability": 0.0,
             "knowledge": 0.0,
+            "image_text_cosine": 0.0,
         },
+        "encoder": "",  # of image_text_cosine: "package.module:name"
         "questions_at_a_time": 64,
         "advantage": {"combine": "gdpo", "scale": "group", "min_std": 1e-4},
         "algorithm": "grpo",
@@ -146,4 +163,19 @@ def _generation() -> dict[str, Any]:
             "rwr": {"temperature": 0.2},
             "best_of": {},
         },
+    }
+
+
+def _evaluate() -> dict[str, Any]:
+    """Stage 3: prompts to draw and questions to answer, on which worlds, on how many items."""
+    return {
+        "drawn_worlds": ("biased", "held_out"),
+        "prompts": 96,
+        "samples": 4,
+        "steps": 20,
+        "guidance": 1.0,
+        "question_worlds": ("biased", "flipped"),
+        "questions": 300,
+        "batch_size": 48,
+        "caption_tokens": 48,
     }

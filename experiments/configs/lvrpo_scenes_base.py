@@ -16,8 +16,8 @@ def get_config() -> ConfigDict:
     config.stages = ("pretrain",)
     config.arms = ()
     config.log_every = 50
-    config.save_every = 300
+    config.save_every = 200
     config.init.weights = ""
     config.init.understanding = str(SCENES_WEIGHTS)
-    config.pretrain.steps = 3000
+    config.pretrain.steps = 2400
     return config

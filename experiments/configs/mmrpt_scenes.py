@@ -19,6 +19,7 @@ def get_config() -> ConfigDict:
     """Base, supervised control and MMRPT, one seed."""
     config = ConfigDict()
     config.title = "MMRPT on scenes"
+    config.method = "mmrpt"
     config.seed = 0
     config.seeds = ()
     config.stages = ("caption", "score", "mask", "rl", "evaluate")

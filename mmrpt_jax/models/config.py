@@ -2,6 +2,11 @@
 
 import dataclasses
 
+# What drawing does not share with understanding; see `UnifiedConfig`.
+EXPERTS = ("dense", "moe", "mot")
+# What the head of a flow gives; see `LatentConfig`.
+PREDICTIONS = ("velocity", "data")
+
 
 @dataclasses.dataclass(frozen=True)
 class TransformerConfig:
@@ -104,6 +109,9 @@ class LatentConfig:
         height: rows of the latent grid.
         width: columns of the latent grid.
         pack: a token is a square of `pack` x `pack` latents.
+        prediction: what the linear head gives: the "velocity" ε − x₀ (BAGEL), or the "data" x₀, of which the velocity
+            follows. Noise fills all of a token's numbers, data do not: where a token holds more numbers than the
+            decoder is wide, as tokens of pixels do, no decoder can carry a velocity (JiT, arXiv 2511.13720).
     """
 
     channels: int
@@ -111,8 +119,10 @@ class LatentConfig:
     height: int
     width: int
     pack: int = 2
+    prediction: str = "velocity"
 
     def __post_init__(self):
+        _check("prediction", self.prediction, PREDICTIONS)
         if self.height % self.pack or self.width % self.pack:
             size = f"{self.height}x{self.width}"
             raise ValueError(f"latent grid {size} does not divide into squares of pack {self.pack}")
@@ -180,7 +190,7 @@ class UnifiedConfig:
     experts: str = "mot"
 
     def __post_init__(self):
-        _check("experts", self.experts, ("dense", "moe", "mot"))
+        _check("experts", self.experts, EXPERTS)
         if self.vlm.decoder.width % 4:
             width = self.vlm.decoder.width
             raise ValueError(

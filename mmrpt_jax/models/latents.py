@@ -7,7 +7,9 @@ from jaxtyping import Array, Float
 from mmrpt_jax.models.config import LatentConfig
 from mmrpt_jax.models.layers import Linear
 
-_FREQUENCIES = 256
+TIME_FEATURES = 256
+# Below this time a velocity is not divided by less: errors in the data would grow without bound.
+_MIN_TIME = 0.05
 
 
 def pack_latents(latents: Float[Array, "*E h w C"], pack: int) -> Float[Array, "*E I features"]:
@@ -28,7 +30,7 @@ def unpack_latents(
     return squares.reshape(*leading, rows * pack, columns * pack, channels)
 
 
-def time_features(times: Float[Array, "*E"], features: int = _FREQUENCIES) -> Float[Array, "*E F"]:
+def time_features(times: Float[Array, "*E"], features: int = TIME_FEATURES) -> Float[Array, "*E F"]:
     """cos(t·ω) ‖ sin(t·ω) with ω_i = 10000^(−2i/F), F features (DiT, arXiv 2212.09748); t in [0, 1], not scaled."""
     half = features // 2
     angles = times[..., None].astype(jnp.float32) * _falling_frequencies(half)
@@ -67,14 +69,14 @@ class LatentTokens(nn.Module):
         self.inward = Linear(self.width, ("latent", "embed"), use_bias=True)
         self.time_in = Linear(self.width, ("frequency", "mlp"), use_bias=True)
         self.time_out = Linear(self.width, ("mlp", "embed"), use_bias=True)
-        # A velocity of zero to begin with: a new head disturbs nothing that is trained already.
+        # Zeros to begin with: a new head disturbs nothing that is trained already.
         self.outward = Linear(
             self.config.features, ("embed", "latent"), use_bias=True, kernel_init=nn.initializers.zeros
         )
 
     def __call__(self, latents, times):
         """Goes in and out; used for initialisation."""
-        return self.flow(self.embed(latents, times))
+        return self.flow(self.embed(latents, times), latents, times)
 
     def embed(
         self, latents: Float[Array, "B G I features"], times: Float[Array, "B G"]
@@ -84,6 +86,14 @@ class LatentTokens(nn.Module):
         place = grid_positions(*self.config.grid, self.width)
         return self.inward(latents) + time[:, :, None] + place
 
-    def flow(self, hidden: Float[Array, "B G I D"]) -> Float[Array, "B G I features"]:
-        """The velocity that features stand for, float32."""
-        return self.outward(hidden.astype(jnp.float32))
+    def flow(
+        self,
+        hidden: Float[Array, "B G I D"],
+        latents: Float[Array, "B G I features"],
+        times: Float[Array, "B G"],
+    ) -> Float[Array, "B G I features"]:
+        """The velocity that features stand for, float32; (x_t − x₀) / max(t, 0.05) where they stand for x₀ (JiT)."""
+        out = self.outward(hidden.astype(jnp.float32))
+        if self.config.prediction == "velocity":
+            return out
+        return (latents - out) / jnp.maximum(times, _MIN_TIME)[:, :, None, None]

@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -82,5 +84,11 @@ def test_a_token_is_projection_time_and_place():
     expected = linear("inward", latents) + time[:, :, None] + sincos_table(3, D)[[0, 1, 2, 3, 4, 5]]
     found = module.apply({"params": params}, latents, times, method=LatentTokens.embed)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
-    found = module.apply({"params": params}, found, method=LatentTokens.flow)
-    np.testing.assert_allclose(found, linear("outward", expected), rtol=1e-4, atol=1e-3)
+    out = module.apply({"params": params}, found, latents, times, method=LatentTokens.flow)
+    np.testing.assert_allclose(out, linear("outward", expected), rtol=1e-4, atol=1e-3)
+    # x_t = (1 − t)·x₀ + t·ε, and so ε − x₀ = (x_t − x₀) / t.
+    times[0, 0] = 0.01
+    module = LatentTokens(dataclasses.replace(CONFIG, prediction="data"), D)
+    out = module.apply({"params": params}, found, latents, times, method=LatentTokens.flow)
+    divisor = np.where(times < 0.05, 0.05, times)[:, :, None, None]
+    np.testing.assert_allclose(out, (latents - linear("outward", expected)) / divisor, rtol=1e-3, atol=1e-2)

@@ -119,4 +119,4 @@ def velocity(
     stands = Tokens(places, places, jnp.ones(places.shape, bool))
     stack = {"params": generation_stack(params)}
     hidden, _ = Stack(config.vlm.decoder).apply(stack, x, context_kv, contexts, stands)
-    return tokens.apply(variables, hidden, method=LatentTokens.flow)
+    return tokens.apply(variables, hidden, latents, times, method=LatentTokens.flow)

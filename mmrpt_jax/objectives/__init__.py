@@ -20,6 +20,7 @@ from mmrpt_jax.objectives.advantages import segment_advantages as segment_advant
 from mmrpt_jax.objectives.advantages import zero_variance_groups as zero_variance_groups
 from mmrpt_jax.objectives.completions import completion_mask as completion_mask
 from mmrpt_jax.objectives.completions import truncated_completions as truncated_completions
+from mmrpt_jax.objectives.flow_kl import FLOW_KL_KINDS as FLOW_KL_KINDS
 from mmrpt_jax.objectives.flow_kl import flow_kl as flow_kl
 from mmrpt_jax.objectives.flow_kl import transition_kl as transition_kl
 from mmrpt_jax.objectives.flow_loss import flow_policy_loss as flow_policy_loss

@@ -22,6 +22,7 @@ from mmrpt_jax.objectives.flow_transition import flow_transition, noisy
 from mmrpt_jax.objectives.latents import LatentReduction, masked_latents, per_image, reduce_latents
 
 FlowKLKind = Literal["exact", "mean_only", "velocity"]
+FLOW_KL_KINDS: tuple[str, ...] = get_args(FlowKLKind)
 
 
 def transition_kl(
@@ -75,7 +76,7 @@ def flow_kl(
     Raises:
       ValueError: unknown `kind` or `reduce`.
     """
-    if kind not in get_args(FlowKLKind):
+    if kind not in FLOW_KL_KINDS:
         raise ValueError(f"kind is one of {get_args(FlowKLKind)}, got {kind!r}.")
     gap = _gap(velocity, ref_velocity, mask)
     if kind == "velocity":

@@ -39,6 +39,27 @@ def check_files(config: ConfigDict) -> None:
             raise ConfigError(f"config.init.{name}: there is no file {path}")
 
 
+def check_groups(config: ConfigDict, section: str) -> None:
+    """Checks that `config.<section>` draws groups that can be compared.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    cfg = config[section]
+    if cfg.group_size < 2:
+        raise ConfigError(
+            f"config.{section}.group_size is {cfg.group_size}: a group needs at least 2 members to compare"
+        )
+    if cfg.oversample < 1:
+        raise ConfigError(
+            f"config.{section}.oversample is {cfg.oversample}: at least 1 prompt is drawn per prompt learned from"
+        )
+    if cfg.get("temperature", 1.0) <= 0:
+        raise ConfigError(
+            f"config.{section}.temperature is {cfg.temperature}: answers differ only if it is positive"
+        )
+
+
 def check_batches(config: ConfigDict, batches: Iterable[tuple[str, int]]) -> None:
     """Checks that batches divide into micro-batches, and those over the devices.
 

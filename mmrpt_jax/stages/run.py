@@ -112,8 +112,8 @@ class Run:
         image_tokens, lengths = self.vlm.vision.num_patches, self.config.data.prompt_lengths
         return encode_prompts(self.tokenizer, texts, image_tokens=image_tokens, lengths=lengths)
 
-    def evaluator(self, *, batch_size: int) -> Evaluator:
-        """A compiled evaluator of what understands."""
+    def evaluator(self, *, batch_size: int, max_tokens: int | None = None) -> Evaluator:
+        """A compiled evaluator of what understands; it says up to `max_tokens`, by default as much as an answer."""
         data = self.config.data
         return Evaluator(
             self.vlm,
@@ -121,7 +121,7 @@ class Run:
             batch_size=batch_size,
             prompt_lengths=tuple(data.prompt_lengths),
             text_lengths=tuple(data.caption_lengths),
-            max_tokens=max(data.branch_lengths),
+            max_tokens=max_tokens or max(data.branch_lengths),
             place=self.place,
         )
 
@@ -193,6 +193,7 @@ def unified_config(config: ConfigDict, vocab_size: int) -> UnifiedConfig:
             height=vlm.vision.image_height // latent.downsample,
             width=vlm.vision.image_width // latent.downsample,
             pack=latent.pack,
+            prediction=latent.prediction,
         ),
         experts=latent.experts,
     )

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from mmrpt_jax.reporting.table import format_table, write_table
-from mmrpt_jax.stages.mmrpt.evaluate import headline_columns, read_results
-from mmrpt_jax.stages.mmrpt.pipeline import run_experiment
+from mmrpt_jax.stages.methods import method_of
+from mmrpt_jax.stages.results import read_results, write_results
 
 # Two-sided 97.5 % quantiles of Student's t by degrees of freedom: few seeds need wide intervals.
 _T975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
@@ -17,18 +16,16 @@ _T975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 
 def run_study(config: ConfigDict, workdir: str) -> None:
     """Runs `config` once per seed of `config.seeds`, each in its own folder, and writes the table over seeds."""
-    tables = []
+    method, tables = method_of(config), []
     for seed in config.seeds:
         one = ConfigDict(config.to_dict())
         one.seed, one.seeds = seed, ()
         folder = Path(workdir) / f"seed-{seed}"
-        run_experiment(one, str(folder))
+        method.run(one, str(folder))
         tables.append(read_results(folder))
     rows = over_seeds(tables)
-    columns = headline_columns(rows)
     title = f"{config.title}: mean over seeds {', '.join(map(str, config.seeds))} ± 95 % interval"
-    write_table(Path(workdir) / "results", rows, columns, title=title)
-    print(format_table(rows, columns))
+    print(write_results(Path(workdir), rows, method.headline_columns(rows), title=title))
 
 
 def over_seeds(tables: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:

@@ -4,7 +4,8 @@ A product of [m, k] and [k, n] counts 2·m·k·n; norms, activations and softmax
 twice its forward pass. Padding counts, and so do keys that a causal query does not see, because they are computed.
 """
 
-from mmrpt_jax.models.config import TransformerConfig, VLMConfig
+from mmrpt_jax.models.config import TransformerConfig, UnifiedConfig, VLMConfig
+from mmrpt_jax.models.latents import TIME_FEATURES
 
 
 def stack_flops(config: TransformerConfig, tokens: int, keys: int) -> float:
@@ -36,3 +37,16 @@ def forward_flops(
 def update_flops(config: VLMConfig, **shape: int) -> float:
     """Forward and backward pass; takes the arguments of `forward_flops`."""
     return 3.0 * forward_flops(config, **shape)
+
+
+def drawing_flops(
+    config: UnifiedConfig, *, prompts: int, prompt_tokens: int, images: int, looks: int
+) -> float:
+    """A forward pass of text prompts and of the latents behind them, `looks` times for each of `images` per prompt."""
+    decoder, latent = config.vlm.decoder, config.latent
+    ends = 4.0 * latent.num_tokens * latent.features * decoder.width
+    time = 2.0 * decoder.width * (TIME_FEATURES + decoder.width)
+    latents = stack_flops(decoder, latent.num_tokens, prompt_tokens + latent.num_tokens)
+    return prompts * (
+        stack_flops(decoder, prompt_tokens, prompt_tokens) + images * looks * (latents + ends + time)
+    )

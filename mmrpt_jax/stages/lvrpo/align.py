@@ -14,9 +14,9 @@ from mmrpt_jax.rewards import weighted
 from mmrpt_jax.sampling import FlowSampler, Guidance, make_image_rollout
 from mmrpt_jax.stages.advantages import make_advantage, make_best_of_advantage, shuffled
 from mmrpt_jax.stages.answering import advantage_scale, answer_rollout, ref_logprobs, scoring
-from mmrpt_jax.stages.lvrpo.arms import Arm
+from mmrpt_jax.stages.lvrpo.arms import Arm, algorithm_of, needs_reference, reward_weights
 from mmrpt_jax.stages.lvrpo.examples import prompts_to_draw, questions_to_answer
-from mmrpt_jax.stages.lvrpo.rewards import drawing_rewards, self_judgement
+from mmrpt_jax.stages.lvrpo.rewards import drawing_rewards, open_encoder, self_judgement
 from mmrpt_jax.stages.run import Run, open_autoencoder, side_by_side
 from mmrpt_jax.training.answers import Answering, collect_answers
 from mmrpt_jax.training.drawings import Drawing, collect_drawings
@@ -28,12 +28,12 @@ from mmrpt_jax.training.reinforce import Collector, make_reinforcement_step, tog
 from mmrpt_jax.training.state import make_optimizer, new_state
 
 
-def align(run: Run, reference: Any, arm: Arm, name: str, directory: Path) -> Any:
-    """Trains a policy that begins as `reference`, which stays frozen; returns its parameters."""
+def align(run: Run, reference: Any, arm: Arm, *, steps: int, name: str, directory: Path) -> Any:
+    """Trains a policy that begins as `reference`, which stays frozen, for `steps`; returns its parameters."""
     cfg = run.config.align
     optimizer = make_optimizer(
         learning_rate=cfg.learning_rate,
-        steps=cfg.steps * cfg.updates_per_rollout,
+        steps=steps * cfg.updates_per_rollout,
         warmup=cfg.learning_rate_warmup,
     )
     update = jax.jit(make_joint_step({task: _loss(run, arm, task) for task in arm.tasks}, optimizer))
@@ -43,7 +43,7 @@ def align(run: Run, reference: Any, arm: Arm, name: str, directory: Path) -> Any
         new_state(jax.tree.map(jnp.copy, reference), optimizer),
         make_reinforcement_step(together(collectors), update, run.key(name), updates=cfg.updates_per_rollout),
         prompt_batches(run, arm.tasks),
-        steps=cfg.steps,
+        steps=steps,
         stage=name,
         directory=directory / "checkpoints",
         **run.logging,
@@ -62,9 +62,12 @@ def _candidates(cfg: ConfigDict) -> int:
     return cfg.prompts_per_step * cfg.oversample
 
 
-def image_sampler(run: Run) -> FlowSampler:
-    """The sampler of rollouts, as `config.generation.sampler` describes it."""
-    cfg = run.config.generation.sampler
+def image_sampler(cfg: ConfigDict) -> FlowSampler:
+    """The sampler that `config.generation.sampler` describes.
+
+    Raises:
+        ValueError: there is none such.
+    """
     return FlowSampler(
         steps=cfg.steps,
         shift=cfg.shift,
@@ -77,14 +80,15 @@ def image_sampler(run: Run) -> FlowSampler:
 
 
 def _loss(run: Run, arm: Arm, task: str) -> Task:
-    weight, parts = run.config.align.weights[task], run.config[task].micro_batches
+    cfg, weight = run.config[task], run.config.align.weights[task]
     if task == "understanding":
-        cfg, budget = run.config.understanding, max(run.config.data.branch_lengths)
+        budget = max(run.config.data.branch_lengths)
         loss = make_policy_loss(run.vlm, budget=budget, **scoring(run, cfg), **cfg.loss.to_dict())
-        return Task(loss, weight, parts)
-    algorithm = "best_of" if arm.best_of else run.config.generation.algorithm
-    options = run.config.generation.losses[algorithm].to_dict()
-    return Task(IMAGE_LOSSES[algorithm](run.model, image_sampler(run), **options), weight, parts)
+    else:
+        algorithm = algorithm_of(run.config, arm)
+        options = cfg.losses[algorithm].to_dict()
+        loss = IMAGE_LOSSES[algorithm](run.model, image_sampler(cfg.sampler), **options)
+    return Task(loss, weight, cfg.micro_batches)
 
 
 def _collector(run: Run, reference: Any, arm: Arm, task: str) -> Collector:
@@ -108,12 +112,12 @@ def _answering(run: Run, reference: Any, arm: Arm) -> Answering:
 
 
 def _drawing(run: Run, reference: Any, arm: Arm) -> Drawing:
-    cfg, sampler = run.config.generation, image_sampler(run)
+    cfg = run.config.generation
+    sampler = image_sampler(cfg.sampler)
     coder, latent = open_autoencoder(run.config), run.model.latent
-    algorithm = "best_of" if arm.best_of else cfg.algorithm
-    rewards = drawing_rewards(run.config, only=arm.rewards)
-    needs_ref = algorithm == "dpo" or cfg.losses[algorithm].get("kl", "none") != "none"
-    ref = jax.jit(make_ref_velocity(run.model, sampler, algorithm=algorithm)) if needs_ref else None
+    rewards, ref = drawing_rewards(reward_weights(run.config, arm), encoder=open_encoder(cfg.encoder)), None
+    if needs_reference(run.config, arm):
+        ref = jax.jit(make_ref_velocity(run.model, sampler, algorithm=algorithm_of(run.config, arm)))
     return Drawing(
         rollout=jax.jit(
             make_image_rollout(run.model, sampler, group_size=cfg.group_size, same_noise=cfg.same_noise)

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal
 
+from ml_collections import ConfigDict
+
 BOTH = ("understanding", "generation")
 
 
@@ -26,6 +28,24 @@ class Arm:
     best_of: bool = False
     shuffled: bool = False
     rewards: tuple[str, ...] = ()
+
+
+def algorithm_of(config: ConfigDict, arm: Arm) -> str:
+    """The image loss of an arm, a name of `IMAGE_LOSSES`."""
+    return "best_of" if arm.best_of else config.generation.algorithm
+
+
+def needs_reference(config: ConfigDict, arm: Arm) -> bool:
+    """Whether an arm's image loss measures against the frozen base."""
+    algorithm = algorithm_of(config, arm)
+    return algorithm == "dpo" or config.generation.losses[algorithm].get("kl", "none") != "none"
+
+
+def reward_weights(config: ConfigDict, arm: Arm) -> dict[str, float]:
+    """Weights of the rewards of drawings that count: those of the config, or the arm's own, with weight 1."""
+    if arm.rewards:
+        return dict.fromkeys(arm.rewards, 1.0)
+    return {name: weight for name, weight in config.generation.rewards.items() if weight}
 
 
 ARMS: Mapping[str, Arm] = MappingProxyType(

@@ -36,7 +36,7 @@ def drawing_tokens(run: Run, texts: Sequence[str]) -> PromptTokens:
     )
 
 
-def question_batches(run: Run) -> Callable[[int], Iterator[SupervisedBatch]]:
+def question_batches(run: Run, suffix: str = "") -> Callable[[int], Iterator[SupervisedBatch]]:
     """Questions with their true answers, behind an empty thought."""
     cfg, data = run.config.question, run.config.data
     source = QuestionSource(data.world, split="train", stream=run.config.seed, size=data.scenes)
@@ -51,10 +51,10 @@ def question_batches(run: Run) -> Callable[[int], Iterator[SupervisedBatch]]:
         )
         return run.place(built)
 
-    return batches(source, None, build, seed=run.data_seed("question"), batch_size=cfg.batch_size)
+    return batches(source, None, build, seed=run.data_seed(f"question{suffix}"), batch_size=cfg.batch_size)
 
 
-def drawing_batches(run: Run) -> Callable[[int], Iterator[DrawingBatch]]:
+def drawing_batches(run: Run, suffix: str = "") -> Callable[[int], Iterator[DrawingBatch]]:
     """Prompts with one picture each."""
     cfg = run.config.drawing
 
@@ -65,7 +65,9 @@ def drawing_batches(run: Run) -> Callable[[int], Iterator[DrawingBatch]]:
         return run.place(DrawingBatch(prompts, images, weights, np.asarray(batch["seed"], np.int32)))
 
     transform = PickDrawing(cfg.text_dropout)
-    return batches(_drawings(run), transform, build, seed=run.data_seed("drawing"), batch_size=cfg.batch_size)
+    return batches(
+        _drawings(run), transform, build, seed=run.data_seed(f"drawing{suffix}"), batch_size=cfg.batch_size
+    )
 
 
 def questions_to_answer(run: Run, *, prompts: int) -> Callable[[int], Iterator[PromptBatch]]:

@@ -1,10 +1,11 @@
 """Stage 1: captions, questions and drawings, imitated together by one model."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+from ml_collections import ConfigDict
 
 from mmrpt_jax.models import abstract_parameters, initialise
 from mmrpt_jax.models.unified import copy_experts
@@ -26,7 +27,7 @@ def run_pretrain(run: Run) -> None:
         return
     params = begin(run)
     if cfg.steps:
-        params = pretrain(run, params, steps=cfg.steps, directory=directory / "checkpoints")
+        params = imitate(run, params, cfg, steps=cfg.steps, stage="pretrain", directory=directory)
     save_weights(directory / "weights.safetensors", params)
     mark_complete(directory, {"steps": cfg.steps, "init": dict(run.config.init)})
 
@@ -43,40 +44,51 @@ def begin(run: Run) -> Any:
     return copy_experts(params | understanding, run.model.experts)
 
 
-def pretrain(run: Run, params: Any, *, steps: int, directory: Path) -> Any:
-    """Trains on all tasks of a weight above 0 from `params` for `steps` and returns the new parameters."""
-    cfg = run.config.pretrain
+def imitate(
+    run: Run, params: Any, cfg: ConfigDict, *, steps: int, stage: str, directory: Path, suffix: str = ""
+) -> Any:
+    """Trains on all tasks of a weight above 0 from `params` and returns the new parameters.
+
+    Args:
+        run: the experiment.
+        params: where to begin.
+        cfg: learning rate and weights: `config.pretrain`, or `config.sft`.
+        steps: of the optimizer.
+        stage: what logs call it.
+        directory: where checkpoints go.
+        suffix: of the streams of data, "_policy" for what the policy arms are given.
+    """
     optimizer = make_optimizer(
-        learning_rate=cfg.learning_rate, steps=steps, warmup=cfg.warmup, weight_decay=0.01
+        learning_rate=cfg.learning_rate,
+        steps=steps,
+        warmup=cfg.learning_rate_warmup,
+        weight_decay=cfg.weight_decay,
     )
+    weights = {task: weight for task, weight in cfg.weights.items() if weight}
     return train(
         new_state(params, optimizer),
-        jax.jit(make_joint_step(imitation_tasks(run), optimizer), donate_argnums=0),
-        imitation_batches(run),
+        jax.jit(make_joint_step(imitation_tasks(run, weights), optimizer), donate_argnums=0),
+        imitation_batches(run, weights, suffix),
         steps=steps,
-        stage="pretrain",
-        directory=directory,
+        stage=stage,
+        directory=directory / "checkpoints",
         **run.logging,
     ).params
 
 
-def imitation_tasks(run: Run) -> dict[str, Task]:
+def imitation_tasks(run: Run, weights: Mapping[str, float]) -> dict[str, Task]:
     """What is imitated, by task: cross-entropy of texts, flow matching of pictures."""
-    drawing, weights = run.config.drawing, run.config.pretrain.weights
-    text = make_supervised_loss(run.vlm)
+    drawing, text = run.config.drawing, make_supervised_loss(run.vlm)
     picture = make_drawing_loss(
         run.model, open_autoencoder(run.config), shift=drawing.shift, repeats=drawing.repeats
     )
     losses = {"captions": text, "questions": text, "drawings": picture}
-    return {name: Task(losses[name], weight) for name, weight in weights.items() if weight}
+    return {name: Task(losses[name], weight) for name, weight in weights.items()}
 
 
-def imitation_batches(run: Run) -> Callable[[int], Iterator[dict[str, Any]]]:
+def imitation_batches(
+    run: Run, tasks: Iterable[str], suffix: str = ""
+) -> Callable[[int], Iterator[dict[str, Any]]]:
     """One batch of every task per step."""
-    streams = {
-        "captions": lambda: caption_batches(run, ""),
-        "questions": lambda: question_batches(run),
-        "drawings": lambda: drawing_batches(run),
-    }
-    weights = run.config.pretrain.weights
-    return side_by_side({name: streams[name]() for name, weight in weights.items() if weight})
+    streams = {"captions": caption_batches, "questions": question_batches, "drawings": drawing_batches}
+    return side_by_side({name: streams[name](run, suffix) for name in tasks})

@@ -1,34 +1,70 @@
 """The rewards of drawings that a config names, and what the model itself has to say about them."""
 
-from collections.abc import Callable, Mapping, Sequence
+import importlib
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
-from mmrpt_jax.data.prompts import caption_prompt, encode_branches, question_prompt
+from mmrpt_jax.data.prompts import caption_prompt, completion, encode_branches, question_prompt
 from mmrpt_jax.data.tokenizer import EOS
 from mmrpt_jax.models.forward import forward
-from mmrpt_jax.rewards import IMAGE_REWARDS, RewardFn, prompt_likelihood, questions_of_clauses
+from mmrpt_jax.rewards import (
+    IMAGE_REWARDS,
+    ImageTextEncoder,
+    RewardFn,
+    make_image_text_cosine,
+    prompt_likelihood,
+    questions_of_clauses,
+    yes_probability,
+)
 from mmrpt_jax.rewards.parse import parse_completion
+from mmrpt_jax.scenes import Clauses
+from mmrpt_jax.scenes.questions import ask_presence
+from mmrpt_jax.stages.checks import ConfigError
 from mmrpt_jax.stages.run import Run
 from mmrpt_jax.training.drawings import DrawingPrompts
 
+# The one reward of kind "external".
+EXTERNAL = "image_text_cosine"
 
-def drawing_rewards(config: ConfigDict, *, only: Sequence[str] = ()) -> dict[str, tuple[RewardFn, float]]:
-    """Name -> (reward, weight), as `config.generation.rewards` says; of an arm with `only` some, with weight 1."""
-    weights = {name: weight for name, weight in config.generation.rewards.items() if weight}
-    if only:
-        weights = dict.fromkeys(only, 1.0)
-    return {name: (IMAGE_REWARDS[name].fn, weight) for name, weight in weights.items()}
+
+def drawing_rewards(
+    weights: Mapping[str, float], encoder: ImageTextEncoder | None = None
+) -> dict[str, tuple[RewardFn, float]]:
+    """Name -> (reward, weight); the one of kind "external" asks `encoder`."""
+    known = dict(IMAGE_REWARDS)
+    if encoder is not None:
+        cosine = make_image_text_cosine(encoder)
+        known[cosine.name] = cosine
+    return {name: (known[name].fn, weight) for name, weight in weights.items()}
+
+
+def open_encoder(name: str) -> ImageTextEncoder | None:
+    """The image-text encoder that "package.module:name" names, or what that makes when called; None for no name.
+
+    Raises:
+        ConfigError: there is no such thing, or it does not embed images and texts.
+    """
+    if not name:
+        return None
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"config.generation.encoder={name!r}: {error}") from None
+    encoder = found if hasattr(found, "encode_images") and not isinstance(found, type) else found()
+    if not (hasattr(encoder, "encode_images") and hasattr(encoder, "encode_texts")):
+        raise ConfigError(f"config.generation.encoder={name!r} has no encode_images and encode_texts")
+    return encoder
 
 
 def self_judgement(
     run: Run, judge: Any, rewards: Mapping[str, Any]
 ) -> Callable[[Any, DrawingPrompts, np.ndarray], dict[str, list[Any]]]:
     """The columns of the rewards of kind "self": what frozen parameters say of a drawing, as far as it is asked for."""
-    makers = {"prompt_likelihood": _likelihood, "knowledge": _answers}
+    makers = {"prompt_likelihood": _likelihood, "yes_probability": _assent, "knowledge": _answers}
     columns = [maker(run, judge) for name, maker in makers.items() if name in rewards]
 
     def judged(params: Any, batch: DrawingPrompts, images: np.ndarray) -> dict[str, list[Any]]:
@@ -50,6 +86,32 @@ def _likelihood(run: Run, judge: Any) -> Callable[[DrawingPrompts, np.ndarray], 
         return {"prompt_likelihood": np.asarray(prompt_likelihood(logprobs, branches.valid))[:, 0].tolist()}
 
     return column
+
+
+def _assent(run: Run, judge: Any) -> Callable[[DrawingPrompts, np.ndarray], dict[str, list[float]]]:
+    """How surely it says yes when asked for each thing that the prompt names: the mean over them."""
+    evaluator = run.evaluator(batch_size=run.config.generation.questions_at_a_time)
+    candidates = [completion("", "yes"), completion("", "no")]
+
+    def column(batch: DrawingPrompts, images: np.ndarray) -> dict[str, list[float]]:
+        group = len(images) // len(batch.texts)
+        asked = [_presence(clauses) for clauses in batch.columns["clauses"] for _ in range(group)]
+        seen = [image for image, questions in zip(images, asked, strict=True) for _ in questions]
+        prompts = [question_prompt(question) for questions in asked for question in questions]
+        scores = evaluator.log_likelihoods(judge, seen, prompts, [candidates] * len(prompts))
+        sure = np.asarray(yes_probability(*np.stack(scores).T))
+        ends = np.cumsum([len(questions) for questions in asked])
+        return {"yes_probability": [float(part.mean()) for part in np.split(sure, ends[:-1])]}
+
+    return column
+
+
+def _presence(clauses: Clauses) -> list[str]:
+    """Questions whether there is what a prompt names."""
+    return [
+        ask_presence(" ".join(filter(None, (clause.color, clause.shape))), present=True).question
+        for clause in clauses.include
+    ]
 
 
 def _answers(run: Run, judge: Any) -> Callable[[DrawingPrompts, np.ndarray], dict[str, list[list[str]]]]:

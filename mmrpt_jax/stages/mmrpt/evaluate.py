@@ -1,7 +1,7 @@
 """Stage 5: what did it help? Every arm, on every world, with the right, a swapped and no image."""
 
 import itertools
-import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from mmrpt_jax.evaluation.items import (
     scene_fill_items,
 )
 from mmrpt_jax.evaluation.statements import majority_share, statement_accuracy, statement_groups
-from mmrpt_jax.reporting.table import format_table, write_table
 from mmrpt_jax.stages.mmrpt.finetune import finetune
 from mmrpt_jax.stages.run import Run, is_complete, mark_complete, read_summary
 
@@ -97,14 +96,7 @@ def _test_records(run: Run) -> MappedSource[Record]:
     return open_records(run.config.data.path, run.config.evaluate.split)
 
 
-def write_results(run: Run, rows: list[dict[str, Any]]) -> str:
-    """Writes `results.json` and `results.txt` and returns the table as text."""
-    columns = headline_columns(rows)
-    write_table(run.workdir / "results", rows, columns, title=run.config.title)
-    return format_table(rows, columns)
-
-
-def headline_columns(rows: list[dict[str, Any]]) -> list[str]:
+def headline_columns(rows: Sequence[dict[str, Any]]) -> list[str]:
     """The columns to show; the JSON file holds all of them."""
     return ["arm", *(key for key in rows[0] if _is_headline(key))]
 
@@ -116,8 +108,3 @@ def _is_headline(key: str) -> bool:
 
 def _is_name(rest: list[str]) -> bool:
     return len(rest) == 1 and not rest[0].endswith("_ci95")
-
-
-def read_results(workdir: Path) -> list[dict[str, Any]]:
-    """The rows of a finished run."""
-    return json.loads((workdir / "results.json").read_text())["rows"]

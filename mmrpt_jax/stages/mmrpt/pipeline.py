@@ -5,12 +5,13 @@ from ml_collections import ConfigDict
 from mmrpt_jax.models.sharding import make_mesh
 from mmrpt_jax.stages.mmrpt.arms import find_arm
 from mmrpt_jax.stages.mmrpt.caption import run_caption
-from mmrpt_jax.stages.mmrpt.evaluate import evaluate_arm, write_results
+from mmrpt_jax.stages.mmrpt.evaluate import evaluate_arm, headline_columns
 from mmrpt_jax.stages.mmrpt.mask import run_mask
 from mmrpt_jax.stages.mmrpt.overlays import draw_overlays
 from mmrpt_jax.stages.mmrpt.rl import run_arm
 from mmrpt_jax.stages.mmrpt.score import run_score
 from mmrpt_jax.stages.mmrpt.validate import check_config
+from mmrpt_jax.stages.results import write_results
 from mmrpt_jax.stages.run import Run, model_config, open_tokenizer
 from mmrpt_jax.stages.workdir import open_workdir
 from mmrpt_jax.training.metrics import MetricWriter
@@ -46,4 +47,4 @@ def run_experiment(config: ConfigDict, workdir: str) -> None:
         if "evaluate" in config.stages:
             evaluator = run.evaluator(batch_size=config.evaluate.batch_size)
             rows = [evaluate_arm(run, evaluator, name, folder / "arms" / name) for name in arms]
-            run.log(write_results(run, rows))
+            run.log(write_results(folder, rows, headline_columns(rows), title=config.title))

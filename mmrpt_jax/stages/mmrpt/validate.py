@@ -11,7 +11,7 @@ from mmrpt_jax.objectives import VARIANTS
 from mmrpt_jax.rewards import REWARDS
 from mmrpt_jax.scenes import WORLDS
 from mmrpt_jax.stages.advantages import COMBINE, SCALES
-from mmrpt_jax.stages.checks import ConfigError, check_batches, check_files, one_of
+from mmrpt_jax.stages.checks import ConfigError, check_batches, check_files, check_groups, one_of
 from mmrpt_jax.stages.mmrpt.arms import ARMS
 from mmrpt_jax.stages.mmrpt.rewards import MADE_HERE
 from mmrpt_jax.training.scoring import KINDS
@@ -33,6 +33,7 @@ def check_config(config: ConfigDict) -> None:
     check_files(config)
     _check_masks(config)
     _check_rewards(config)
+    check_groups(config, "rl")
     check_batches(
         config,
         [
@@ -109,13 +110,3 @@ def _check_rewards(config: ConfigDict) -> None:
         raise ConfigError(
             f"config.rl.semantic_encoder must name a folder with a BERT-type encoder for 'semantic': {encoder}"
         )
-    if rl.group_size < 2:
-        raise ConfigError(
-            f"config.rl.group_size is {rl.group_size}: a group needs at least 2 answers to compare"
-        )
-    if rl.oversample < 1:
-        raise ConfigError(
-            f"config.rl.oversample is {rl.oversample}: at least 1 prompt is drawn per prompt learned from"
-        )
-    if rl.temperature <= 0:
-        raise ConfigError(f"config.rl.temperature is {rl.temperature}: answers differ only if it is positive")

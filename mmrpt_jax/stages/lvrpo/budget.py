@@ -1,0 +1,97 @@
+"""Equal compute: what the method spends, and how many steps the same buys each arm."""
+
+from ml_collections import ConfigDict
+
+from mmrpt_jax.models.config import UnifiedConfig
+from mmrpt_jax.stages.lvrpo.arms import Arm, algorithm_of, needs_reference, reward_weights
+from mmrpt_jax.training.compute import drawing_flops, forward_flops, update_flops
+
+# Questions that a drawing is asked about, on average: `rewards.questions_of_clauses` over all prompts.
+QUESTIONS = 4
+_METHOD = Arm("policy")
+
+
+def budget_flops(config: ConfigDict, model: UnifiedConfig) -> float:
+    """FLOP of the method: `config.align.steps` of its steps. Every arm gets as much; evaluation counts for none."""
+    return config.align.steps * step_flops(config, model, _METHOD)
+
+
+def arm_steps(config: ConfigDict, model: UnifiedConfig, arm: Arm) -> int:
+    """Steps that the budget buys an arm."""
+    if arm.method == "none":
+        return 0
+    return round(budget_flops(config, model) / step_flops(config, model, arm))
+
+
+def step_flops(config: ConfigDict, model: UnifiedConfig, arm: Arm) -> float:
+    """FLOP of one step of an arm, padding included."""
+    parts = {
+        "imitation": {"understanding": _imitated_answers, "generation": _imitated_drawings},
+        "policy": {"understanding": _answers, "generation": _drawings},
+    }[arm.method]
+    return sum(parts[task](config, model, arm) for task in arm.tasks)
+
+
+def _imitated_answers(config: ConfigDict, model: UnifiedConfig, arm: Arm) -> float:
+    return update_flops(model.vlm, prompts=config.question.batch_size, group=1, **_answer_shape(config))
+
+
+def _imitated_drawings(config: ConfigDict, model: UnifiedConfig, arm: Arm) -> float:
+    drawing, prompt = config.drawing, max(config.data.drawing_lengths)
+    shape = {"prompts": drawing.batch_size, "prompt_tokens": prompt, "images": 1, "looks": drawing.repeats}
+    return 3 * drawing_flops(model, **shape)
+
+
+def _answers(config: ConfigDict, model: UnifiedConfig, arm: Arm) -> float:
+    """Every candidate is sampled; the reference reads what is learned from."""
+    cfg = config.understanding
+    shape = {"prompts": cfg.prompts_per_step, "group": cfg.group_size, **_answer_shape(config)}
+    passes = cfg.oversample + (cfg.loss.kl != "none")
+    update = config.align.updates_per_rollout * update_flops(model.vlm, **shape)
+    return passes * forward_flops(model.vlm, **shape) + update
+
+
+def _drawings(config: ConfigDict, model: UnifiedConfig, arm: Arm) -> float:
+    """Every candidate is drawn and judged; the reference looks at what is learned from."""
+    cfg, algorithm = config.generation, algorithm_of(config, arm)
+    shape = {"prompts": cfg.prompts_per_step, "prompt_tokens": max(config.data.drawing_lengths)}
+    learned = {
+        "images": 2 if algorithm == "dpo" else cfg.group_size,
+        "looks": _learned_steps(config, algorithm),
+    }
+    # Guidance looks behind a second prompt as well, through which nothing is learned.
+    contexts = 1 + (cfg.sampler.guidance > 1)
+    drawn = contexts * drawing_flops(model, **shape, images=cfg.group_size, looks=cfg.sampler.steps)
+    look = drawing_flops(model, **shape, **learned)
+    update = config.align.updates_per_rollout * (2 + contexts) * look
+    reference = contexts * look if needs_reference(config, arm) else 0.0
+    return cfg.oversample * (drawn + _judging(config, model, arm)) + reference + update
+
+
+def _learned_steps(config: ConfigDict, algorithm: str) -> int:
+    """Noise levels at which an image is learned from: the noisy steps of the sampler, or a fresh one."""
+    sampler = config.generation.sampler
+    if algorithm != "grpo":
+        return 1
+    start, stop = tuple(sampler.window) or (0, sampler.steps)
+    return stop - start
+
+
+def _judging(config: ConfigDict, model: UnifiedConfig, arm: Arm) -> float:
+    """What the model says of the images drawn for one prompt per prompt learned from; rules cost nothing."""
+    cfg, data, weights = config.generation, config.data, reward_weights(config, arm)
+    images, short = cfg.prompts_per_step * cfg.group_size, min(data.prompt_lengths)
+    spent = 0.0
+    if "prompt_likelihood" in weights:
+        branch = max(data.drawing_lengths)
+        spent += forward_flops(model.vlm, prompts=images, group=1, prompt_tokens=short, branch_tokens=branch)
+    if "knowledge" in weights:
+        branch = max(data.branch_lengths)
+        asked = images * QUESTIONS
+        spent += forward_flops(model.vlm, prompts=asked, group=1, prompt_tokens=short, branch_tokens=branch)
+    return spent
+
+
+def _answer_shape(config: ConfigDict) -> dict[str, int]:
+    data = config.data
+    return {"prompt_tokens": max(data.prompt_lengths), "branch_tokens": max(data.branch_lengths)}

@@ -1,0 +1,132 @@
+"""Stage 3: what did it help? Every arm draws, answers, and reads its own drawings; no other model judges."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import UInt8
+
+from mmrpt_jax.data.prompts import caption_prompt
+from mmrpt_jax.evaluation.accuracy import answer_accuracy, binomial_ci95
+from mmrpt_jax.evaluation.geneval import drawing_scores, scene_drawing_prompts
+from mmrpt_jax.evaluation.items import scene_cloze_items
+from mmrpt_jax.evaluation.representations import effective_rank, gradient_cosine_by_group
+from mmrpt_jax.evaluation.self_reading import (
+    cycle_agreement,
+    understanding_generation_gap,
+    verdict_agreement,
+)
+from mmrpt_jax.models.unified import encode_prompt
+from mmrpt_jax.scenes import WORLDS, ScenePrompt, render, scene_for, split_seed
+from mmrpt_jax.stages.lvrpo.examiner import Examiner
+from mmrpt_jax.stages.lvrpo.pretrain import imitation_batches, imitation_tasks
+from mmrpt_jax.stages.run import Run, is_complete, mark_complete, read_summary
+
+# Test items are the same for all arms and seeds, and so is the noise that drawings begin with.
+_STREAM = _NOISE = 0
+_HEADLINES = ("drawn", "diversity", "questions", "verdicts", "gap")
+
+
+def evaluate_arm(run: Run, examiner: Examiner, name: str, directory: Path) -> dict[str, Any]:
+    """Evaluates one arm, or reads what was found before; returns a row of the table."""
+    target = directory / "evaluation"
+    if not is_complete(target):
+        params = run.weights(directory / "weights.safetensors")
+        row = {"arm": name, **measure(run, examiner, params)}
+        mark_complete(target, row | {"train_flops": read_summary(directory)["flops"]})
+    return read_summary(target)
+
+
+def measure(run: Run, examiner: Examiner, params: Any) -> dict[str, float]:
+    """All numbers of one set of parameters.
+
+    Returns:
+        `drawn/<world>`: GenEval's strict accuracy, and by tag; `exact`, `soft`, `validity` and `diversity` likewise.
+        `questions/<world>`: exact match of answers, and by kind. `cycle`, `verdicts`, `gap`: what it reads from its
+        drawings of the first world; `cycle_true` from true pictures of the same prompts, which bounds `cycle`.
+        `effective_rank` of states behind images, `gradient_cosine` of the two tasks by group of parameters.
+    """
+    row: dict[str, float] = {}
+    for place, world in enumerate(run.config.evaluate.drawn_worlds):
+        prompts = test_prompts(run, world)
+        images = examiner.drawer.draw(params, [prompt.text for prompt in prompts], seed=_NOISE)
+        row |= _drawn(world, prompts, images)
+        if place == 0:
+            row |= _read_back(examiner, params, world, prompts, images, row[f"drawn/{world}"])
+    for world in run.config.evaluate.question_worlds:
+        row |= _answered(run, examiner, params, world)
+    return row | _inside(run, params)
+
+
+def test_prompts(run: Run, world: str) -> list[ScenePrompt]:
+    """The prompts of a world that every arm draws, one tag after the other in turn."""
+    return scene_drawing_prompts(world, split="test", stream=_STREAM, count=run.config.evaluate.prompts)
+
+
+def headline_columns(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """The columns to show; the JSON file holds all of them."""
+    shown = [key for key in rows[0] if key.split("/")[0] in _HEADLINES and key.count("/") == 1]
+    return ["arm", *(key for key in shown if not key.endswith("_ci95"))]
+
+
+def _drawn(
+    world: str, prompts: Sequence[ScenePrompt], images: UInt8[np.ndarray, "N G h w 3"]
+) -> dict[str, float]:
+    """`drawn/...`; its interval counts a prompt once, since drawings of one prompt are alike."""
+    scores = drawing_scores(prompts, images)
+    row = {f"drawn/{world}": scores["strict"]}
+    row[f"drawn/{world}_ci95"] = binomial_ci95(scores["strict"], len(prompts))
+    row |= {f"drawn/{world}/{key.split('/')[1]}": share for key, share in scores.items() if "/" in key}
+    row[f"exact/{world}"] = scores["strict_exact"]
+    return row | {f"{name}/{world}": scores[name] for name in ("soft", "validity", "diversity")}
+
+
+def _read_back(
+    examiner: Examiner,
+    params: Any,
+    world: str,
+    prompts: Sequence[ScenePrompt],
+    images: UInt8[np.ndarray, "N G h w 3"],
+    strict: float,
+) -> dict[str, float]:
+    seed = split_seed("test", _STREAM)
+    pictures = [render(scene_for(prompt, WORLDS[world], seed, i)) for i, prompt in enumerate(prompts)]
+    cycle = cycle_agreement(examiner.captioner, params, prompts, images)
+    bound = cycle_agreement(examiner.captioner, params, prompts, np.stack(pictures)[:, None])
+    verdicts = verdict_agreement(examiner.answerer, params, prompts, images)
+    return {
+        **{f"cycle/{name}": value for name, value in cycle.items()},
+        **{f"cycle_true/{name}": value for name, value in bound.items()},
+        **{f"verdicts/{name}": value for name, value in verdicts.items()},
+        "gap": understanding_generation_gap(verdicts["agreement"], strict),
+    }
+
+
+def _answered(run: Run, examiner: Examiner, params: Any, world: str) -> dict[str, float]:
+    count = run.config.evaluate.questions
+    items = scene_cloze_items(world, split="test", stream=_STREAM, count=count)
+    shares = answer_accuracy(examiner.answerer, params, items)
+    kinds = {f"questions/{world}/{kind}": share for kind, share in shares.items() if kind != "all"}
+    interval = binomial_ci95(shares["all"], count)
+    return {f"questions/{world}": shares["all"], f"questions/{world}_ci95": interval, **kinds}
+
+
+def _inside(run: Run, params: Any) -> dict[str, float]:
+    """Do the tasks pull the same way, and do the states behind images stay many?"""
+    tasks = imitation_tasks(run, {"questions": 1.0, "drawings": 1.0})
+    batch = next(imitation_batches(run, tasks)(0))
+    gradients = {name: _gradient(task.loss, params, batch[name]) for name, task in tasks.items()}
+    cosines = gradient_cosine_by_group(gradients["questions"], gradients["drawings"])
+    images = batch["questions"].images
+    prompts = run.place(run.prompts([caption_prompt()] * len(images)))
+    states = jax.jit(lambda params: encode_prompt(run.model, params, images, prompts).last_hidden)(params)
+    return {
+        "effective_rank": effective_rank(np.asarray(states)),
+        **{f"gradient_cosine/{group}": cosine for group, cosine in cosines.items()},
+    }
+
+
+def _gradient(loss: Any, params: Any, batch: Any) -> Any:
+    return jax.jit(jax.grad(lambda params: loss(params, batch)[0]))(params)

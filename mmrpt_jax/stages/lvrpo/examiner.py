@@ -1,0 +1,48 @@
+"""What examines every arm alike: compiled once, for any parameters of the run's model."""
+
+from typing import NamedTuple
+
+from mmrpt_jax.evaluation.drawer import Drawer
+from mmrpt_jax.evaluation.evaluator import Evaluator
+from mmrpt_jax.sampling import FlowSampler, Guidance
+from mmrpt_jax.stages.lvrpo.examples import drawing_tokens
+from mmrpt_jax.stages.run import Run, open_autoencoder
+
+
+class Examiner(NamedTuple):
+    """Draws, answers and describes.
+
+    Attributes:
+        drawer: draws without noise on the way, as `config.evaluate` says.
+        answerer: answers questions.
+        captioner: describes images, with room for a whole caption.
+    """
+
+    drawer: Drawer
+    answerer: Evaluator
+    captioner: Evaluator
+
+
+def open_examiner(run: Run) -> Examiner:
+    """The examiner of a run."""
+    cfg = run.config.evaluate
+    return Examiner(
+        make_drawer(run, samples=cfg.samples, steps=cfg.steps, guidance=cfg.guidance),
+        run.evaluator(batch_size=cfg.batch_size),
+        run.evaluator(batch_size=cfg.batch_size, max_tokens=cfg.caption_tokens),
+    )
+
+
+def make_drawer(run: Run, *, samples: int, steps: int, guidance: float) -> Drawer:
+    """A drawer of `samples` images per prompt, in `steps` steps of the ODE."""
+    sampler = run.config.generation.sampler
+    guide = Guidance(text=guidance, interval=tuple(sampler.guidance_interval), renorm=sampler.renorm)
+    return Drawer(
+        model=run.model,
+        sampler=FlowSampler(steps=steps, shift=sampler.shift, kind="ode", guidance=guide),
+        coder=open_autoencoder(run.config),
+        encode=lambda texts: drawing_tokens(run, texts),
+        group_size=samples,
+        batch_size=run.config.evaluate.batch_size,
+        place=run.place,
+    )

@@ -1,0 +1,40 @@
+"""The whole method, once round: pretrain, align, evaluate."""
+
+from ml_collections import ConfigDict
+
+from mmrpt_jax.models.sharding import make_mesh
+from mmrpt_jax.stages.lvrpo.evaluate import evaluate_arm, headline_columns
+from mmrpt_jax.stages.lvrpo.examiner import open_examiner
+from mmrpt_jax.stages.lvrpo.pretrain import run_pretrain
+from mmrpt_jax.stages.lvrpo.rl import run_arm
+from mmrpt_jax.stages.lvrpo.showing import show_arms
+from mmrpt_jax.stages.lvrpo.validate import check_config
+from mmrpt_jax.stages.results import write_results
+from mmrpt_jax.stages.run import Run, open_tokenizer, unified_config
+from mmrpt_jax.stages.workdir import open_workdir
+from mmrpt_jax.training.metrics import MetricWriter
+
+
+def run_experiment(config: ConfigDict, workdir: str) -> None:
+    """Runs the stages of `config.stages` that are not complete in `workdir`."""
+    check_config(config)
+    folder = open_workdir(config, workdir)
+    tokenizer = open_tokenizer(config, folder)
+    with MetricWriter(folder) as writer:
+        model, mesh = unified_config(config, tokenizer.vocab_size), make_mesh(**config.mesh.to_dict())
+        run = Run(config, folder, tokenizer, model, writer, mesh)
+        if "pretrain" in config.stages:
+            run.timed("pretrain", lambda: run_pretrain(run))
+        if "align" in config.stages:
+            for name in config.arms:
+                run.timed(f"align ({name})", lambda n=name: run_arm(run, n, folder / "arms" / n))
+        if "evaluate" in config.stages:
+            examiner, rows = open_examiner(run), []
+            for name in config.arms:
+                target = folder / "arms" / name
+                run.timed(
+                    f"evaluate ({name})",
+                    lambda n=name, t=target: rows.append(evaluate_arm(run, examiner, n, t)),
+                )
+            show_arms(run, examiner, folder / "drawings.png")
+            run.log(write_results(folder, rows, headline_columns(rows), title=config.title))

@@ -1,0 +1,47 @@
+"""What a config would do, before it does it: sizes, batch arithmetic, equal-compute steps, memory as XLA counts it."""
+
+import jax
+from ml_collections import ConfigDict
+
+from mmrpt_jax.models import abstract_parameters, count_parameters
+from mmrpt_jax.models.config import UnifiedConfig
+from mmrpt_jax.stages.lvrpo.arms import ARMS
+from mmrpt_jax.stages.lvrpo.budget import arm_steps, budget_flops
+from mmrpt_jax.stages.run import unified_config
+
+
+def describe_plan(config: ConfigDict) -> str:
+    """Returns the resolved config, parameters, what an update holds, equal-compute steps, memory of parameters."""
+    model = unified_config(config, config.tokenizer.vocab_size)
+    params = abstract_parameters(model)
+    lines = [
+        str(config),
+        f"parameters            {count_parameters(params):,} (before the tokenizer is trained: at most), of which "
+        f"{count_parameters(params.get('generation', {})):,} draw",
+        _groups(config, "understanding", "answers"),
+        _groups(config, "generation", "drawings"),
+        f"tokens per drawing    {model.latent.num_tokens} latents of {model.latent.features} numbers, "
+        f"{config.generation.sampler.steps} steps",
+        f"memory of a state     {_state_bytes(params) / 2**20:,.0f} MiB (parameters and two moments)",
+        *(f"arm {name:<18}{_steps(config, model, name)}" for name in config.arms),
+        f"budget of an arm      {budget_flops(config, model):.3g} FLOP, padding included",
+    ]
+    return "\n".join(lines)
+
+
+def _groups(config: ConfigDict, section: str, noun: str) -> str:
+    cfg = config[section]
+    drawn = cfg.prompts_per_step * cfg.oversample
+    return (
+        f"{section:<22}{drawn} prompts × {cfg.group_size} {noun} = {drawn * cfg.group_size} per step, "
+        f"{cfg.prompts_per_step} groups learned from, {cfg.micro_batches} micro-batch(es)"
+    )
+
+
+def _steps(config: ConfigDict, model: UnifiedConfig, name: str) -> str:
+    steps = arm_steps(config, model, ARMS[name])
+    return f"{steps:,} steps" if steps else "not trained"
+
+
+def _state_bytes(params) -> int:
+    return 3 * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))

@@ -1,0 +1,122 @@
+"""Wrong configs end here, in one sentence, before anything is computed."""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from mmrpt_jax.models.config import EXPERTS, PREDICTIONS
+from mmrpt_jax.objectives import FLOW_KL_KINDS, VARIANTS
+from mmrpt_jax.rewards import IMAGE_REWARDS, REWARDS
+from mmrpt_jax.scenes import WORLDS
+from mmrpt_jax.stages.advantages import COMBINE, SCALES
+from mmrpt_jax.stages.checks import ConfigError, check_batches, check_files, check_groups, one_of
+from mmrpt_jax.stages.lvrpo.align import image_sampler
+from mmrpt_jax.stages.lvrpo.arms import ARMS
+from mmrpt_jax.stages.lvrpo.rewards import EXTERNAL
+from mmrpt_jax.training.image_policy import IMAGE_LOSSES
+
+STAGES = ("pretrain", "align", "evaluate")
+
+
+def check_config(config: ConfigDict) -> None:
+    """Checks names, paths and arithmetic.
+
+    Raises:
+        ConfigError: on the first thing that is wrong.
+    """
+    for field, values, known in _names(config):
+        for value in values:
+            one_of(field, value, known)
+    check_files(config)
+    _check_latents(config)
+    _check_sampler(config)
+    _check_rewards(config)
+    for section in ("understanding", "generation"):
+        check_groups(config, section)
+    check_batches(
+        config,
+        [
+            ("caption.batch_size", 1),
+            ("question.batch_size", 1),
+            ("drawing.batch_size", 1),
+            ("understanding.prompts_per_step", config.understanding.micro_batches),
+            ("generation.prompts_per_step", config.generation.micro_batches),
+            ("evaluate.batch_size", 1),
+        ],
+    )
+
+
+def _names(config: ConfigDict) -> list[tuple[str, Sequence[Any], Collection[Any]]]:
+    """Fields whose values are names, their values, and the names there are."""
+    understanding, generation = config.understanding, config.generation
+    fields = [
+        ("stages", config.stages, STAGES),
+        ("arms", config.arms, ARMS),
+        ("data.kind", [config.data.kind], ("scenes",)),
+        ("data.world", [config.data.world], WORLDS),
+        ("latent.experts", [config.latent.experts], EXPERTS),
+        ("latent.prediction", [config.latent.prediction], PREDICTIONS),
+        ("evaluate.drawn_worlds", config.evaluate.drawn_worlds, WORLDS),
+        ("evaluate.question_worlds", config.evaluate.question_worlds, WORLDS),
+        ("understanding.loss.variant", [understanding.loss.variant], VARIANTS),
+        ("understanding.loss.kl", [understanding.loss.kl], ("none", "k2", "k3")),
+        ("understanding.rewards", list(understanding.rewards), REWARDS),
+        ("generation.rewards", list(generation.rewards), (*IMAGE_REWARDS, EXTERNAL)),
+        ("generation.sampler.kind", [generation.sampler.kind], ("ode", "flow_sde", "constant_sde")),
+        ("generation.sampler.reduce", [generation.sampler.reduce], ("mean", "sum")),
+        ("generation.sampler.renorm", [generation.sampler.renorm], ("none", "global")),
+        ("generation.algorithm", [generation.algorithm], IMAGE_LOSSES),
+        ("generation.losses.grpo.kl", [generation.losses.grpo.kl], ("none", *FLOW_KL_KINDS)),
+        ("generation.losses.nft.kl", [generation.losses.nft.kl], ("none", "velocity")),
+    ]
+    scales = {"understanding": ("variant", *SCALES), "generation": SCALES}
+    for section, known in scales.items():
+        advantage = config[section].advantage
+        fields.append((f"{section}.advantage.combine", [advantage.combine], COMBINE))
+        fields.append((f"{section}.advantage.scale", [advantage.scale], known))
+    return fields
+
+
+def _check_latents(config: ConfigDict) -> None:
+    latent, vision = config.latent, config.model.vision
+    token = latent.downsample * latent.pack
+    for side in ("height", "width"):
+        size = vision[f"image_{side}"]
+        if size % token:
+            raise ConfigError(
+                f"config.latent: a token holds {token} x {token} pixels (downsample · pack), which do not divide the "
+                f"{side} of {size}"
+            )
+
+
+def _check_sampler(config: ConfigDict) -> None:
+    cfg = config.generation
+    try:
+        sampler = image_sampler(cfg.sampler)
+    except ValueError as error:
+        raise ConfigError(f"config.generation.sampler: {error}") from None
+    if cfg.algorithm == "grpo" and (not sampler.noisy_steps[1] or cfg.sampler.noise_level <= 0):
+        raise ConfigError(
+            "config.generation.algorithm='grpo' learns from densities, which only steps with noise have: choose an SDE "
+            "with a noise_level above 0"
+        )
+    guided = max(cfg.sampler.guidance, config.evaluate.guidance)
+    if guided > 1 and not config.drawing.text_dropout:
+        raise ConfigError(
+            f"guidance of {guided} steers away from a prompt without text, which training never shows: raise "
+            "config.drawing.text_dropout above 0"
+        )
+
+
+def _check_rewards(config: ConfigDict) -> None:
+    for section in ("understanding", "generation"):
+        if not any(config[section].rewards.values()):
+            raise ConfigError(
+                f"config.{section}.rewards: every weight is 0, so there is nothing to learn from"
+            )
+    if config.generation.rewards.get(EXTERNAL, 0.0) and not config.generation.encoder:
+        raise ConfigError(
+            f"config.generation.rewards.{EXTERNAL} needs an image-text encoder: name one, or a function that makes it, "
+            "as config.generation.encoder='package.module:name'"
+        )

@@ -1,0 +1,61 @@
+"""The methods there are, and what a launch needs of each."""
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from mmrpt_jax.stages.checks import one_of
+from mmrpt_jax.stages.lvrpo import evaluate as lvrpo_evaluate
+from mmrpt_jax.stages.lvrpo import pipeline as lvrpo_pipeline
+from mmrpt_jax.stages.lvrpo import plan as lvrpo_plan
+from mmrpt_jax.stages.lvrpo import validate as lvrpo_validate
+from mmrpt_jax.stages.mmrpt import evaluate as mmrpt_evaluate
+from mmrpt_jax.stages.mmrpt import pipeline as mmrpt_pipeline
+from mmrpt_jax.stages.mmrpt import plan as mmrpt_plan
+from mmrpt_jax.stages.mmrpt import validate as mmrpt_validate
+
+
+class Method(NamedTuple):
+    """One method, end to end.
+
+    Attributes:
+        check: raises `ConfigError` on the first thing that is wrong with a config.
+        describe: says what a config would do.
+        run: runs it in a folder.
+        headline_columns: which columns of its rows to show.
+    """
+
+    check: Callable[[ConfigDict], None]
+    describe: Callable[[ConfigDict], str]
+    run: Callable[[ConfigDict, str], None]
+    headline_columns: Callable[[Sequence[dict[str, Any]]], list[str]]
+
+
+METHODS: Mapping[str, Method] = MappingProxyType(
+    {
+        "mmrpt": Method(
+            mmrpt_validate.check_config,
+            mmrpt_plan.describe_plan,
+            mmrpt_pipeline.run_experiment,
+            mmrpt_evaluate.headline_columns,
+        ),
+        "lvrpo": Method(
+            lvrpo_validate.check_config,
+            lvrpo_plan.describe_plan,
+            lvrpo_pipeline.run_experiment,
+            lvrpo_evaluate.headline_columns,
+        ),
+    }
+)
+
+
+def method_of(config: ConfigDict) -> Method:
+    """The method that a config names.
+
+    Raises:
+        ConfigError: there is no such method.
+    """
+    one_of("method", config.get("method"), METHODS)
+    return METHODS[config.method]
