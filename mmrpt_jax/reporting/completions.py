@@ -5,9 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from mmrpt_jax.reporting.jsonl import JsonLines
+from mmrpt_jax.reporting.groups import GroupLog
 
 
 class CompletionsWriter:
@@ -19,8 +17,7 @@ class CompletionsWriter:
 
     def __init__(self, workdir: str | os.PathLike[str], *, per_step: int = 4):
         """Opens the file for appending."""
-        self._lines = JsonLines(Path(workdir) / "completions.jsonl")
-        self._per_step = per_step
+        self._log = GroupLog(Path(workdir) / "completions.jsonl", per_step=per_step)
 
     def write(
         self,
@@ -33,7 +30,7 @@ class CompletionsWriter:
         advantages: Any,
         images: Sequence[str | None],
     ) -> None:
-        """Writes the groups of one step.
+        """Writes the groups of one step; the first write of a resumed run drops what was written from there on.
 
         Args:
             step: training step.
@@ -47,35 +44,17 @@ class CompletionsWriter:
         Raises:
             ValueError: the prompts, groups and images do not agree in number.
         """
-        shape = (len(prompts), len(answers[0]) if answers else 0)
-        _check_shape("masked_spans", (len(masked_spans),), shape[:1])
-        _check_shape("images", (len(images),), shape[:1])
-        for name, values in {"answers": answers, "advantages": advantages, **rewards}.items():
-            _check_shape(name, np.shape(values), shape)
-        for b in range(min(self._per_step, shape[0])):
-            self._lines.append(
-                {
-                    "step": step,
-                    "prompt": prompts[b],
-                    "masked_span": masked_spans[b],
-                    "answers": answers[b],
-                    "rewards": {part: values[b] for part, values in rewards.items()},
-                    "advantages": advantages[b],
-                    "image": images[b],
-                }
-            )
+        self._log.append(
+            step,
+            per_prompt={"prompt": prompts, "masked_span": masked_spans, "image": images},
+            per_member={"answers": answers, "advantages": advantages},
+            rewards=rewards,
+        )
 
     def rewind(self, step: int) -> None:
         """Forgets what was written after `step`, the step of the checkpoint that training resumes from."""
-        self._lines.rewind(lambda record: record["step"] <= step)
+        self._log.rewind(step)
 
     def close(self) -> None:
         """Closes the file."""
-        self._lines.close()
-
-
-def _check_shape(name: str, shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
-    if shape != expected:
-        raise ValueError(
-            f"completions: {name} has shape {shape}, the prompts and their answers ask for {expected}"
-        )
+        self._log.close()

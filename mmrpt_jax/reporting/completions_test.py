@@ -42,18 +42,17 @@ def test_lines_are_capped_per_step_and_rewound(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
+    ("name", "field", "value"),
     [
-        ("images", ["one"]),
-        ("masked_spans", ["a", "b", "c"]),
-        ("advantages", np.zeros((3, 2))),
-        ("rewards", {"exact": np.zeros((2, 3))}),
+        ("images", "image", ["one"]),
+        ("masked_spans", "masked_span", ["a", "b", "c"]),
+        ("advantages", "advantages", np.zeros((3, 2))),
+        ("rewards", "exact", {"exact": np.zeros((2, 3))}),
     ],
 )
-def test_shapes_that_disagree_are_refused_by_name(tmp_path, name, value):
+def test_shapes_that_disagree_are_refused_by_name(tmp_path, name, field, value):
     writer = CompletionsWriter(tmp_path)
-    named = "exact" if name == "rewards" else name
-    with pytest.raises(ValueError, match=f"completions: {named} has shape"):
+    with pytest.raises(ValueError, match=f"completions: {field} has shape"):
         writer.write(1, **step_of(2) | {name: value})
     writer.close()
     assert read_jsonl(tmp_path / "completions.jsonl") == []

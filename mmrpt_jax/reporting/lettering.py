@@ -8,7 +8,7 @@ INK, QUIET = (38, 34, 44), (122, 116, 128)
 
 
 def font(size: int) -> ImageFont.FreeTypeFont:
-    """The font that comes with Pillow, `size` pixels high."""
+    """The font that comes with Pillow, `size` pixels high; it has Western letters, and no dash but the hyphen."""
     return ImageFont.load_default(size)
 
 

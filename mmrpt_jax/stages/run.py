@@ -38,13 +38,13 @@ _TOKENIZER_CORPUS = 2000
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One experiment in one folder."""
+    """One experiment in one folder; without a writer nothing is trained, only looked at."""
 
     config: ConfigDict
     workdir: Path
     tokenizer: Tokenizer
     model: VLMConfig | UnifiedConfig
-    writer: MetricWriter
+    writer: MetricWriter | None
     mesh: Mesh
 
     @property

@@ -105,14 +105,9 @@ def loss_options(config: ConfigDict) -> dict[str, Any]:
 
 
 def _completions_log(writer: CompletionsWriter) -> Callable[[int, JudgedAnswers], None]:
-    """Writes what was judged; the first step of a resumed run drops what an earlier one wrote beyond it."""
-    started = False
+    """Writes what was judged."""
 
     def write(step: int, judged: JudgedAnswers) -> None:
-        nonlocal started
-        if not started:
-            writer.rewind(step - 1)
-            started = True
         table, advantages = judged.judgement
         shape, columns = advantages.shape, judged.batch.columns
         writer.write(

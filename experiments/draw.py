@@ -1,0 +1,123 @@
+"""Draws a file of prompts with a finished run, in the layout that GenEval's scorer reads:
+
+    python -m experiments.draw --workdir=runs/lvrpo_scenes --arm=lvrpo --prompts=FILE --out=DIR
+
+FILE is GenEval's `evaluation_metadata.jsonl`, or a `.txt` file with one prompt per line. DIR/00000/metadata.jsonl is
+the first prompt, DIR/00000/samples/0000.png its first image.
+"""
+
+import argparse
+import dataclasses
+import functools
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from mmrpt_jax.evaluation.drawer import Drawer
+from mmrpt_jax.evaluation.geneval_files import (
+    PromptFileError,
+    check_geneval_folder,
+    read_prompt_file,
+    write_geneval,
+)
+from mmrpt_jax.sampling import FlowSampler
+from mmrpt_jax.stages.checks import ConfigError
+from mmrpt_jax.stages.lvrpo.align import image_sampler
+from mmrpt_jax.stages.lvrpo.examples import drawing_tokens
+from mmrpt_jax.stages.lvrpo.finished import open_finished, trained_arm
+from mmrpt_jax.stages.lvrpo.user_prompts import safe_prompts, unknown_words_warning
+from mmrpt_jax.stages.run import Run, open_autoencoder
+
+
+def draw(options: argparse.Namespace) -> str:
+    """Draws and writes; returns a sentence about what was written.
+
+    Raises:
+        ConfigError: the run, the arm or a prompt is none to draw with.
+        PromptFileError: the prompts cannot be read, or the folder holds other images.
+    """
+    metadata = read_prompt_file(options.prompts)
+    check_geneval_folder(options.out, metadata, samples=options.samples)
+    run = open_finished(options.workdir)
+    texts = [entry["prompt"] for entry in metadata]
+    safe = safe_prompts(run.tokenizer, texts, run.config.data.drawing_lengths)
+    params = trained_arm(run, options.arm)
+    if warning := unknown_words_warning(run.tokenizer, safe):
+        print(f"warning: {warning}", file=sys.stderr)
+    sampler = noiseless(image_sampler(run), steps=options.steps, guidance=options.guidance)
+    images = make_drawer(run, sampler, options.samples).draw(params, safe, seed=options.seed)
+    write_geneval(options.out, metadata, images)
+    return f"{options.out}: {len(texts)} prompts, {options.samples} images each, drawn by {options.arm}"
+
+
+def noiseless(sampler: FlowSampler, *, steps: int | None, guidance: float | None) -> FlowSampler:
+    """The sampler of training without its noise, perhaps with other steps and another scale of guidance."""
+    scale = sampler.guidance.text if guidance is None else guidance
+    return dataclasses.replace(
+        sampler,
+        kind="ode",
+        window=None,
+        steps=steps or sampler.steps,
+        guidance=dataclasses.replace(sampler.guidance, text=scale),
+    )
+
+
+def make_drawer(run: Run, sampler: FlowSampler, group_size: int) -> Drawer:
+    """Draws as many prompts at a time as training did, or a few more so that they divide over the devices."""
+    shards = run.mesh.shape["data"] * run.mesh.shape["fsdp"]
+    return Drawer(
+        model=run.model,
+        sampler=sampler,
+        coder=open_autoencoder(run.config),
+        encode=functools.partial(drawing_tokens, run),
+        group_size=group_size,
+        batch_size=-(-run.config.generation.prompts_per_step // shards) * shards,
+        place=run.place,
+    )
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(message)
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    def integer(text: str) -> int:
+        if (value := int(text)) < least:
+            raise argparse.ArgumentTypeError(f"{value} is less than {least}")
+        return value
+
+    return integer
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m experiments.draw",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--workdir", type=Path, required=True, help="a finished run of LVRPO, of one seed")
+    parser.add_argument("--arm", default="lvrpo", help="whose weights draw (%(default)s)")
+    parser.add_argument("--prompts", type=Path, required=True, help="a .jsonl or .txt file")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the images")
+    parser.add_argument("--samples", type=_at_least(1), default=4, help="images per prompt (%(default)s)")
+    parser.add_argument("--seed", type=_at_least(0), default=0, help="of the noise (%(default)s)")
+    parser.add_argument("--steps", type=_at_least(1), help="from noise to image (default: as in training)")
+    parser.add_argument("--guidance", type=float, help="scale, off at 1 (default: as in training)")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code: 0, or 2 with one sentence on stderr."""
+    try:
+        print(draw(_parser().parse_args(arguments)))
+    except (ConfigError, PromptFileError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
