@@ -61,7 +61,7 @@ def test_a_good_config_passes(config, tmp_path):
         ({"rl.advantage.scale": "std"}, "config.rl.advantage.scale: 'std' is unknown"),
         ({"rl.rewards": {"format": 0.0}}, "config.rl.rewards: every weight is 0"),
         ({"rl.rewards": {"semantic": 1.0}}, "config.rl.semantic_encoder must name a folder"),
-        ({"rl.group_size": 1}, "config.rl.group_size is 1: a group needs at least 2 answers to compare"),
+        ({"rl.group_size": 1}, "config.rl.group_size is 1: a group needs at least 2 members to compare"),
         ({"rl.micro_batches": 3}, "config.rl.prompts_per_step=8 does not divide into micro_batches=3"),
         ({"caption.micro_batches": 5}, "config.caption.batch_size=8 does not divide into micro_batches=5"),
         (

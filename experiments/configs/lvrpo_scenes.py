@@ -98,6 +98,7 @@ def _align() -> dict[str, Any]:
         "learning_rate": 2e-4,
         "learning_rate_warmup": 5,
         "updates_per_rollout": 1,
+        "sheet_every": 20,  # steps between pictures of what is drawn; 0 for none
         "weights": {"understanding": 1.0, "generation": 1.0},
     }
 

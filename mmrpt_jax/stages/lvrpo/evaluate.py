@@ -26,7 +26,7 @@ from mmrpt_jax.stages.run import Run, is_complete, mark_complete, read_summary
 
 # Test items are the same for all arms and seeds, and so is the noise that drawings begin with.
 _STREAM = _NOISE = 0
-_HEADLINES = ("drawn", "diversity", "questions", "verdicts", "gap")
+_HEADLINES = ("drawn", "diversity", "questions")
 
 
 def evaluate_arm(run: Run, examiner: Examiner, name: str, directory: Path) -> dict[str, Any]:
@@ -67,8 +67,8 @@ def test_prompts(run: Run, world: str) -> list[ScenePrompt]:
 
 def headline_columns(rows: Sequence[dict[str, Any]]) -> list[str]:
     """The columns to show; the JSON file holds all of them."""
-    shown = [key for key in rows[0] if key.split("/")[0] in _HEADLINES and key.count("/") == 1]
-    return ["arm", *(key for key in shown if not key.endswith("_ci95"))]
+    worlds = [key for key in rows[0] if key.split("/")[0] in _HEADLINES and key.count("/") == 1]
+    return ["arm", *(key for key in worlds if not key.endswith("_ci95")), "verdicts/agreement", "gap"]
 
 
 def _drawn(
