@@ -1,8 +1,8 @@
-"""The whole experiment at a size that a test can afford."""
+"""Both methods end to end, at a size that a test can afford."""
 
 from ml_collections import ConfigDict
 
-from experiments.configs import mmrpt_scenes
+from experiments.configs import lvrpo_scenes, mmrpt_scenes
 
 
 def miniature_config() -> ConfigDict:
@@ -21,6 +21,29 @@ def miniature_config() -> ConfigDict:
     config.rl.update(steps=5, prompts_per_step=8, group_size=4)
     config.finetune.update(steps=2, questions=16, batch_size=8)
     config.evaluate.update(worlds=("biased", "flipped"), batch_size=8, fill_items=10, cloze_items=10)
+    return config
+
+
+def miniature_lvrpo_config() -> ConfigDict:
+    """LVRPO with a toy model that draws four tokens, and a handful of steps; only the tokenizer is the shipped one."""
+    config = lvrpo_scenes.get_config()
+    config.init.weights = ""
+    config.log_every, config.save_every = 1, 2
+    small = {"width": 16, "layers": 1, "heads": 2, "kv_heads": 1, "head_dim": 8, "mlp": 16, "unroll": 1}
+    config.model.decoder.update(small)
+    config.model.vision.transformer.update(small)
+    config.model.vision.patch_size = 32
+    config.latent.downsample = 16
+    config.data.update(scenes=96, caption_records=96, prompt_lengths=(40,))
+    config.caption.update(batch_size=8, captions_per_image=1)
+    config.question.batch_size = 8
+    config.drawing.update(batch_size=8, repeats=1)
+    config.pretrain.steps = 3
+    config.align.update(steps=3, sheet_every=2)
+    config.understanding.update(prompts_per_step=8, oversample=2, group_size=2)
+    config.generation.update(prompts_per_step=8, group_size=2, drop_zero_variance=False)
+    config.generation.sampler.update(steps=3, window=(0, 2))
+    config.evaluate.update(prompts=8, samples=2, steps=2, questions=10, batch_size=8)
     return config
 
 

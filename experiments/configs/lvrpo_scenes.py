@@ -8,7 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments.configs import mmrpt_scenes
-from mmrpt_jax.assets import SCENES_TOKENIZER
+from mmrpt_jax.assets import SCENES_TOKENIZER, UNIFIED_WEIGHTS
 
 
 def get_config() -> ConfigDict:
@@ -25,14 +25,16 @@ def get_config() -> ConfigDict:
     config.save_every = 100
     config.compilation_cache = ""  # a folder; in the workdir if empty
     config.mesh = mmrpt.mesh
-    config.init = ConfigDict({"weights": "", "understanding": "", "tokenizer": str(SCENES_TOKENIZER)})
+    config.init = ConfigDict(
+        {"weights": str(UNIFIED_WEIGHTS), "understanding": "", "tokenizer": str(SCENES_TOKENIZER)}
+    )
     config.tokenizer = mmrpt.tokenizer
     config.model = mmrpt.model
     config.latent = ConfigDict(_latent())
     config.data = ConfigDict(_data())
-    config.caption = ConfigDict({"batch_size": 8, "captions_per_image": 2, "image_dropout": 0.1})
-    config.question = ConfigDict({"batch_size": 16})
-    config.drawing = ConfigDict({"batch_size": 32, "repeats": 2, "text_dropout": 0.1, "shift": 3.0})
+    config.caption = ConfigDict({"batch_size": 8, "captions_per_image": 1, "image_dropout": 0.1})
+    config.question = ConfigDict({"batch_size": 8})
+    config.drawing = ConfigDict({"batch_size": 32, "repeats": 2, "text_dropout": 0.1, "shift": 12.0})
     config.pretrain = ConfigDict(_pretrain())
     config.sft = ConfigDict(_sft())
     config.align = ConfigDict(_align())
@@ -130,7 +132,7 @@ def _generation() -> dict[str, Any]:
         "sampler": {
             "kind": "flow_sde",
             "steps": 10,
-            "shift": 3.0,
+            "shift": 12.0,
             "noise_level": 0.7,
             "window": (0, 4),
             "reduce": "mean",

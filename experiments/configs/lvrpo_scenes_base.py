@@ -19,5 +19,5 @@ def get_config() -> ConfigDict:
     config.save_every = 200
     config.init.weights = ""
     config.init.understanding = str(SCENES_WEIGHTS)
-    config.pretrain.steps = 2400
+    config.pretrain.steps = 2600
     return config

@@ -13,7 +13,7 @@ from mmrpt_jax.stages.advantages import COMBINE, SCALES
 from mmrpt_jax.stages.checks import ConfigError, check_batches, check_files, check_groups, one_of
 from mmrpt_jax.stages.lvrpo.align import image_sampler
 from mmrpt_jax.stages.lvrpo.arms import ARMS
-from mmrpt_jax.stages.lvrpo.rewards import EXTERNAL
+from mmrpt_jax.stages.lvrpo.rewards import EXTERNAL, open_encoder
 from mmrpt_jax.training.image_policy import IMAGE_LOSSES
 
 STAGES = ("pretrain", "align", "evaluate")
@@ -120,3 +120,4 @@ def _check_rewards(config: ConfigDict) -> None:
             f"config.generation.rewards.{EXTERNAL} needs an image-text encoder: name one, or a function that makes it, "
             "as config.generation.encoder='package.module:name'"
         )
+    open_encoder(config.generation.encoder)
