@@ -158,7 +158,7 @@ def _generation() -> dict[str, Any]:
             "grpo": {
                 "clip_low": 1e-4,
                 "clip_high": 1e-4,
-                "kl": "velocity",
+                "kl": "none",
                 "kl_coefficient": 0.0,
             },
             "nft": {"beta": 1.0, "kl": "velocity", "kl_coefficient": 1e-4},
