@@ -7,7 +7,7 @@ from mmrpt_jax.stages.lvrpo.arms import Arm, algorithm_of, needs_reference, rewa
 from mmrpt_jax.training.compute import drawing_flops, forward_flops, update_flops
 
 # Questions that a drawing is asked about, on average: `rewards.questions_of_clauses` over all prompts.
-QUESTIONS = 4
+QUESTIONS = 5
 _METHOD = Arm("policy")
 
 
