@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from absl import app, flags
 from ml_collections import ConfigDict
 
-from mmrpt_jax.assets import SCENES_TOKENIZER, SCENES_WEIGHTS, UNIFIED_WEIGHTS
+from mmrpt_jax.assets import SCENES_TOKENIZER, SCENES_WEIGHTS, UNIFIED_AUTOENCODER, UNIFIED_WEIGHTS
 from mmrpt_jax.data import load_tokenizer
 from mmrpt_jax.models import abstract_parameters
 from mmrpt_jax.models.weights import load_weights, save_weights
@@ -31,7 +31,9 @@ def main(_: list[str]) -> None:
     params = load_weights(workdir / "base" / "weights.safetensors", abstract_parameters(model))
     target = UNIFIED_WEIGHTS if draws else SCENES_WEIGHTS
     save_weights(target, params, dtype=jnp.bfloat16)
-    if not draws:
+    if draws:
+        shutil.copyfile(workdir / "autoencoder.safetensors", UNIFIED_AUTOENCODER)
+    else:
         shutil.copyfile(workdir / "tokenizer.json", SCENES_TOKENIZER)
     print(f"{target}: {target.stat().st_size / 2**20:.2f} MiB")
 

@@ -37,7 +37,12 @@ def test_results_hold_a_row_per_arm_and_every_measure(finished_lvrpo_run):
             assert 0.0 <= row[f"{measure}/biased"] <= 1.0 and 0.0 <= row[f"{measure}/held_out"] <= 1.0
         assert 0.0 <= row["questions/flipped"] <= 1.0
         assert row["gap"] == pytest.approx(row["verdicts/agreement"] - row["drawn/biased"])
-        assert {"cycle/f1", "cycle_true/f1", "effective_rank", "gradient_cosine/decoder/attention"} <= row.keys()
+        assert {
+            "cycle/f1",
+            "cycle_true/f1",
+            "effective_rank",
+            "gradient_cosine/decoder/attention",
+        } <= row.keys()
     # Six tags weigh the same.
     tags = [share for name, share in rows[0].items() if name.startswith("drawn/biased/")]
     assert len(tags) == 6 and rows[0]["drawn/biased"] == pytest.approx(np.mean(tags))

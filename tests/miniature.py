@@ -27,7 +27,7 @@ def miniature_config() -> ConfigDict:
 def miniature_lvrpo_config() -> ConfigDict:
     """LVRPO with a toy model that draws four tokens, and a handful of steps; only the tokenizer is the shipped one."""
     config = lvrpo_scenes.get_config()
-    config.init.weights = ""
+    config.init.weights = config.init.autoencoder = ""
     config.log_every, config.save_every = 1, 2
     small = {"width": 16, "layers": 1, "heads": 2, "kv_heads": 1, "head_dim": 8, "mlp": 16, "unroll": 1}
     config.model.decoder.update(small)

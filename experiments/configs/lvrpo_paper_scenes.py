@@ -18,7 +18,7 @@ def get_config() -> ConfigDict:
     config.title = "LVRPO on scenes, as in the paper"
     config.init.weights, config.init.understanding = "", str(SCENES_WEIGHTS)
     config.latent.experts = "moe"
-    config.pretrain.steps = 2600
+    config.pretrain.steps = 2000
     config.understanding.group_size = config.generation.group_size = 8
     for section in ("understanding", "generation"):
         config[section].advantage.update(combine="sum_then_normalise", scale="group")

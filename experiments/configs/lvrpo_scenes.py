@@ -8,7 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments.configs import mmrpt_scenes
-from mmrpt_jax.assets import SCENES_TOKENIZER, UNIFIED_WEIGHTS
+from mmrpt_jax.assets import SCENES_TOKENIZER, UNIFIED_AUTOENCODER, UNIFIED_WEIGHTS
 
 
 def get_config() -> ConfigDict:
@@ -26,7 +26,12 @@ def get_config() -> ConfigDict:
     config.compilation_cache = ""  # a folder; in the workdir if empty
     config.mesh = mmrpt.mesh
     config.init = ConfigDict(
-        {"weights": str(UNIFIED_WEIGHTS), "understanding": "", "tokenizer": str(SCENES_TOKENIZER)}
+        {
+            "weights": str(UNIFIED_WEIGHTS),
+            "understanding": "",
+            "autoencoder": str(UNIFIED_AUTOENCODER),
+            "tokenizer": str(SCENES_TOKENIZER),
+        }
     )
     config.tokenizer = mmrpt.tokenizer
     config.model = mmrpt.model
@@ -34,7 +39,7 @@ def get_config() -> ConfigDict:
     config.data = ConfigDict(_data())
     config.caption = ConfigDict({"batch_size": 8, "captions_per_image": 1, "image_dropout": 0.1})
     config.question = ConfigDict({"batch_size": 8})
-    config.drawing = ConfigDict({"batch_size": 32, "repeats": 2, "text_dropout": 0.1, "shift": 12.0})
+    config.drawing = ConfigDict({"batch_size": 64, "repeats": 2, "text_dropout": 0.1, "shift": 4.0})
     config.pretrain = ConfigDict(_pretrain())
     config.sft = ConfigDict(_sft())
     config.align = ConfigDict(_align())
@@ -45,13 +50,15 @@ def get_config() -> ConfigDict:
 
 
 def _latent() -> dict[str, Any]:
-    """What is drawn: patches of pixels, packed by two, so that a token is 8 x 8 pixels."""
+    """What is drawn: 16 numbers for a patch of 8 x 8 pixels, packed by two, so that a picture is 16 tokens of 64."""
     return {
         "experts": "mot",
-        "downsample": 4,
+        "autoencoder": "linear",  # or "patch": pixels as they are
+        "downsample": 8,
+        "channels": 16,  # of "linear"
         "pack": 2,
         "prediction": "data",
-        # Mean of the pixels of pictures, and the inverse of their standard deviation, roughly.
+        # Of "patch": mean of the pixels of pictures, and the inverse of their standard deviation, roughly.
         "shift": 0.8,
         "scale": 3.0,
     }
@@ -132,7 +139,7 @@ def _generation() -> dict[str, Any]:
         "sampler": {
             "kind": "flow_sde",
             "steps": 10,
-            "shift": 12.0,
+            "shift": 4.0,
             "noise_level": 0.7,
             "window": (0, 4),
             "reduce": "mean",

@@ -6,4 +6,5 @@ _HERE = Path(__file__).parent
 
 SCENES_WEIGHTS = _HERE / "scenes_base" / "weights.safetensors"
 SCENES_TOKENIZER = _HERE / "scenes_base" / "tokenizer.json"
+UNIFIED_AUTOENCODER = _HERE / "scenes_unified" / "autoencoder.safetensors"
 UNIFIED_WEIGHTS = _HERE / "scenes_unified" / "weights.safetensors"

@@ -20,7 +20,7 @@ from mmrpt_jax.stages.answering import advantage_scale, answer_rollout, completi
 from mmrpt_jax.stages.lvrpo.arms import Arm, algorithm_of, needs_reference, reward_weights
 from mmrpt_jax.stages.lvrpo.examples import prompts_to_draw, questions_to_answer
 from mmrpt_jax.stages.lvrpo.rewards import drawing_rewards, open_encoder, self_judgement
-from mmrpt_jax.stages.run import Run, open_autoencoder, side_by_side
+from mmrpt_jax.stages.run import Run, side_by_side
 from mmrpt_jax.training.answers import Answering, collect_answers
 from mmrpt_jax.training.drawings import Drawing, JudgedImages, collect_drawings
 from mmrpt_jax.training.image_policy import IMAGE_LOSSES, make_ref_velocity
@@ -120,7 +120,7 @@ def _answering(run: Run, reference: Any, arm: Arm, completions: CompletionsWrite
 def _drawing(run: Run, reference: Any, arm: Arm, drawings: DrawingsWriter) -> Drawing:
     cfg = run.config.generation
     sampler = image_sampler(cfg.sampler)
-    coder, latent = open_autoencoder(run.config), run.model.latent
+    coder, latent = run.coder, run.model.latent
     rewards, ref = drawing_rewards(reward_weights(run.config, arm), encoder=open_encoder(cfg.encoder)), None
     if needs_reference(run.config, arm):
         ref = jax.jit(make_ref_velocity(run.model, sampler, algorithm=algorithm_of(run.config, arm)))

@@ -56,6 +56,7 @@ def _names(config: ConfigDict) -> list[tuple[str, Sequence[Any], Collection[Any]
         ("data.kind", [config.data.kind], ("scenes",)),
         ("data.world", [config.data.world], WORLDS),
         ("latent.experts", [config.latent.experts], EXPERTS),
+        ("latent.autoencoder", [config.latent.autoencoder], ("linear", "patch")),
         ("latent.prediction", [config.latent.prediction], PREDICTIONS),
         ("evaluate.drawn_worlds", config.evaluate.drawn_worlds, WORLDS),
         ("evaluate.question_worlds", config.evaluate.question_worlds, WORLDS),
