@@ -130,7 +130,7 @@ def _understanding() -> dict[str, Any]:
 def _generation() -> dict[str, Any]:
     """Groups of drawings."""
     return {
-        "prompts_per_step": 8,
+        "prompts_per_step": 16,
         "oversample": 1,
         "group_size": 8,
         "micro_batches": 1,
