@@ -130,6 +130,10 @@ def test_what_cannot_run_is_told_in_one_sentence(config, changes, message):
             {"generation.advantage.scale": "variant"},
             "config.generation.advantage.scale: 'variant' is unknown",
         ),
+        (
+            {"arms": ("shuffled",), "generation.algorithm": "dpo"},
+            "config.arms: 'shuffled' exchanges advantages, and config.generation.algorithm='dpo' learns from rewards",
+        ),
         ({"understanding.group_size": 1}, "config.understanding.group_size is 1"),
         ({"generation.oversample": 0}, "config.generation.oversample is 0"),
         ({"generation.micro_batches": 3}, "config.generation.prompts_per_step=8 does not divide"),

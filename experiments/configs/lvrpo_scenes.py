@@ -91,7 +91,7 @@ def _pretrain() -> dict[str, Any]:
 
 
 def _sft() -> dict[str, Any]:
-    """The control of stage 2: it imitates true answers and pictures of the very prompts that the policies are given."""
+    """The control of stage 2: imitation of true answers and pictures, from the policies' prompts on."""
     return {
         "learning_rate": 5e-4,
         "learning_rate_warmup": 5,

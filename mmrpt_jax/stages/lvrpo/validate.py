@@ -102,6 +102,11 @@ def _check_sampler(config: ConfigDict) -> None:
             "config.generation.algorithm='grpo' learns from densities, which only steps with noise have: choose an SDE "
             "with a noise_level above 0"
         )
+    if "shuffled" in config.arms and cfg.algorithm not in ("grpo", "nft"):
+        raise ConfigError(
+            "config.arms: 'shuffled' exchanges advantages, and "
+            f"config.generation.algorithm={cfg.algorithm!r} learns from rewards: leave it out, or choose grpo or nft"
+        )
     guided = max(cfg.sampler.guidance, config.evaluate.guidance)
     if guided > 1 and not config.drawing.text_dropout:
         raise ConfigError(
