@@ -1,8 +1,8 @@
-"""The whole experiment at a size that a test can afford."""
+"""The whole experiments at a size that a test can afford."""
 
 from ml_collections import ConfigDict
 
-from experiments.configs import mmrpt_scenes
+from experiments.configs import lvrpo_scenes, mmrpt_scenes
 
 
 def miniature_config() -> ConfigDict:
@@ -21,6 +21,28 @@ def miniature_config() -> ConfigDict:
     config.rl.update(steps=5, prompts_per_step=8, group_size=4)
     config.finetune.update(steps=2, questions=16, batch_size=8)
     config.evaluate.update(worlds=("biased", "flipped"), batch_size=8, fill_items=10, cloze_items=10)
+    return config
+
+
+def miniature_lvrpo_config() -> ConfigDict:
+    """The alignment of a toy model that also draws: 16 latent tokens, three sampling steps, two of them with noise."""
+    config = lvrpo_scenes.get_config()
+    config.log_every, config.save_every = 1, 2
+    small = {"width": 32, "layers": 2, "heads": 2, "kv_heads": 1, "head_dim": 16, "mlp": 32, "unroll": 1}
+    config.model.decoder.update(small)
+    config.model.vision.transformer.update(small)
+    config.model.vision.patch_size = 16
+    config.latent.downsample = 8
+    config.data.update(scenes=96, caption_records=64, prompt_lengths=(56,))
+    config.caption.update(batch_size=8, captions_per_image=2)
+    config.question.batch_size = config.drawing.batch_size = 8
+    config.pretrain.update(steps=3, learning_rate_warmup=1)
+    config.sft.learning_rate_warmup = config.align.learning_rate_warmup = 0
+    config.align.steps = 2
+    config.understanding.update(prompts_per_step=8, group_size=4)
+    config.generation.update(prompts_per_step=8, group_size=4, questions_at_a_time=16)
+    config.generation.sampler.update(steps=3, window=(0, 2))
+    config.evaluate.update(prompts=16, samples=2, steps=2, questions=10, batch_size=8, caption_tokens=8)
     return config
 
 
