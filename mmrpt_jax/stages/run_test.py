@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from mmrpt_jax.data.tokenizer import train_tokenizer
 from mmrpt_jax.models.sharding import make_mesh
 from mmrpt_jax.stages.run import (
+    DRAWING_STREAMS,
     STREAMS,
     Run,
     batches,
@@ -19,6 +20,8 @@ from mmrpt_jax.stages.run import (
     open_source,
     open_tokenizer,
     read_summary,
+    side_by_side,
+    unified_config,
 )
 
 
@@ -45,6 +48,19 @@ def test_batches_are_a_function_of_the_step():
     assert read[:10] != read[10:]
     other = batches(source, None, lambda batch: batch["index"].tolist(), seed=4, batch_size=4)
     assert next(other(0)) != whole[0]
+
+
+def test_streams_side_by_side_begin_with_the_same_step():
+    def counting(name):
+        return lambda step: (f"{name}{n}" for n in itertools.count(step))
+
+    opened = side_by_side({"a": counting("x"), "b": counting("y")})
+    assert list(itertools.islice(opened(0), 2)) == [{"a": "x0", "b": "y0"}, {"a": "x1", "b": "y1"}]
+    assert next(opened(5)) == {"a": "x5", "b": "y5"}
+    # Two readers do not disturb each other.
+    one, two = opened(0), opened(0)
+    next(one)
+    assert (next(one), next(two)) == ({"a": "x1", "b": "y1"}, {"a": "x0", "b": "y0"})
 
 
 DATA = {"kind": "scenes", "world": "biased", "records": 5, "path": "", "split": "train"}
@@ -98,8 +114,9 @@ def test_keys_and_placement(tmp_path, tiny_model, tiny_tokenizer):
 
 def test_no_two_data_orders_share_a_seed():
     runs = [Run(ConfigDict({"seed": seed}), None, None, None, None, None) for seed in range(4)]
-    seeds = [run.data_seed(stream) for run in runs for stream in STREAMS]
-    assert len(set(seeds)) == 4 * len(STREAMS)
+    streams = (*STREAMS, *DRAWING_STREAMS)
+    seeds = [run.data_seed(stream) for run in runs for stream in streams]
+    assert len(set(seeds)) == 4 * len(streams)
     with pytest.raises(ValueError, match="not in tuple"):
         runs[0].data_seed("unknown")
 
@@ -111,3 +128,15 @@ def test_model_config_of_a_config():
     assert (model.vocab_size, model.decoder.width, model.vision.grid) == (99, 8, (2, 4))
     # Patches have learned positions, words rotary ones.
     assert model.vision.transformer.rope_theta == 0.0 and model.decoder.rope_theta > 0
+
+
+def test_unified_config_of_a_config():
+    sizes = {"width": 8, "layers": 1, "heads": 2, "kv_heads": 1, "head_dim": 4, "mlp": 8}
+    vision = {"image_height": 16, "image_width": 32, "patch_size": 8, "transformer": sizes}
+    latent = {"downsample": 4, "pack": 2, "experts": "moe", "prediction": "data", "shift": 0.5, "scale": 2.0}
+    config = ConfigDict({"model": {"decoder": sizes, "vision": vision}, "latent": latent})
+    model = unified_config(config, 99)
+    assert model.vlm == model_config(config, 99) and model.experts == "moe"
+    # A latent is a square of 4 x 4 pixels of three colours, a token four of them.
+    assert (model.latent.grid, model.latent.image_size, model.latent.features) == ((2, 4), (16, 32), 4 * 48)
+    assert model.latent.prediction == "data"
