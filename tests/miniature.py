@@ -42,7 +42,8 @@ def miniature_lvrpo_config() -> ConfigDict:
     config.align.update(steps=3, sheet_every=2)
     config.understanding.update(prompts_per_step=8, oversample=2, group_size=2)
     config.generation.update(prompts_per_step=8, group_size=2, drop_zero_variance=False)
-    config.generation.sampler.update(steps=3, window=(0, 2))
+    config.generation.algorithm = "grpo"
+    config.generation.sampler.update(kind="flow_sde", steps=3, window=(0, 2))
     config.evaluate.update(prompts=8, samples=2, steps=2, questions=10, batch_size=8)
     return config
 

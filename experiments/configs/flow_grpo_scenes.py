@@ -13,6 +13,7 @@ def get_config() -> ConfigDict:
     config = lvrpo_scenes.get_config()
     config.title = "Flow-GRPO on scenes"
     config.arms = ("base", "generation")
+    config.generation.algorithm = "grpo"
     config.generation.sampler.update(kind="flow_sde", noise_level=0.7, window=())
     config.generation.advantage.update(combine="sum_then_normalise", scale="group")
     config.generation.losses.grpo.update(kl="exact", kl_coefficient=0.04)

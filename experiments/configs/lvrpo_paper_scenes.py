@@ -20,6 +20,8 @@ def get_config() -> ConfigDict:
     config.latent.experts = "moe"
     config.pretrain.steps = 2000
     config.understanding.group_size = config.generation.group_size = 8
+    config.generation.algorithm = "grpo"
+    config.generation.sampler.update(kind="flow_sde", window=(0, 4))
     for section in ("understanding", "generation"):
         config[section].advantage.update(combine="sum_then_normalise", scale="group")
     config.understanding.loss.update(variant="grpo", kl="k3", kl_coefficient=0.04)

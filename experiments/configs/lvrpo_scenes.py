@@ -104,7 +104,7 @@ def _align() -> dict[str, Any]:
     """Stage 2: groups of answers and groups of drawings, one update."""
     return {
         "steps": 100,
-        "learning_rate": 2e-4,
+        "learning_rate": 3e-4,
         "learning_rate_warmup": 5,
         "updates_per_rollout": 1,
         "sheet_every": 20,  # steps between pictures of what is drawn; 0 for none
@@ -137,11 +137,11 @@ def _generation() -> dict[str, Any]:
         "drop_zero_variance": True,
         "same_noise": False,
         "sampler": {
-            "kind": "flow_sde",
+            "kind": "ode",
             "steps": 10,
             "shift": 4.0,
             "noise_level": 0.7,
-            "window": (0, 4),
+            "window": (),  # of an SDE: the steps with noise, all of them if empty
             "reduce": "mean",
             "guidance": 1.0,
             "guidance_interval": (0.0, 1.0),
@@ -151,7 +151,7 @@ def _generation() -> dict[str, Any]:
         "rewards": {
             "instruction_strict": 1.0,
             "instruction_soft": 1.0,
-            "prompt_likelihood": 0.5,
+            "prompt_likelihood": 0.2,
             "validity": 0.0,
             "yes_probability": 0.0,
             "knowledge": 0.0,
@@ -159,8 +159,9 @@ def _generation() -> dict[str, Any]:
         },
         "encoder": "",  # of image_text_cosine: "package.module:name"
         "questions_at_a_time": 64,
-        "advantage": {"combine": "gdpo", "scale": "group", "min_std": 1e-4},
-        "algorithm": "grpo",
+        # Where all rewards but the smallest agree, there is nothing to learn: groups of less spread teach nothing.
+        "advantage": {"combine": "sum_then_normalise", "scale": "group", "min_std": 0.05},
+        "algorithm": "nft",
         "losses": {
             "grpo": {
                 "clip_low": 1e-4,
@@ -168,10 +169,10 @@ def _generation() -> dict[str, Any]:
                 "kl": "none",
                 "kl_coefficient": 0.0,
             },
-            "nft": {"beta": 1.0, "kl": "velocity", "kl_coefficient": 1e-4},
+            "nft": {"beta": 1.0, "looks": 1, "kl": "none", "kl_coefficient": 0.0},
             "dpo": {"beta": 100.0},
-            "rwr": {"temperature": 0.2},
-            "best_of": {},
+            "rwr": {"temperature": 0.2, "looks": 1},
+            "best_of": {"looks": 1},
         },
     }
 

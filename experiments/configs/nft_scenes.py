@@ -13,6 +13,5 @@ def get_config() -> ConfigDict:
     config = lvrpo_scenes.get_config()
     config.title = "DiffusionNFT on scenes"
     config.arms = ("base", "generation")
-    config.generation.algorithm = "nft"
-    config.generation.sampler.update(kind="ode", window=())
+    config.generation.losses.nft.update(kl="velocity", kl_coefficient=1e-4)
     return config

@@ -61,10 +61,13 @@ class DrawnBatch(NamedTuple):
 
 
 class Noised(NamedTuple):
-    """Images at fresh noise; those of a group share noise and time, so that they differ in nothing else.
+    """Images at fresh noise, `looks` times each, one look after the other.
+
+    All images of a group share the times and noises, so that they differ in nothing else: what is common to them falls
+    out of the comparison. (DiffusionNFT draws a time for each image; small groups learned twice as slowly from that.)
 
     Attributes:
-        latents: x_t, [B G I C].
+    latents: x_t, [B G I C].
         times: [B G].
         clean: x_0.
         noise: ε.
@@ -76,25 +79,31 @@ class Noised(NamedTuple):
     noise: Float[Array, "B G I C"]
 
 
-def noise_anew(clean: Float[Array, "B G I C"], seeds: Int[Array, "B"], *, shift: float) -> Noised:
-    """Draws a time and noise per row, from its seed, and brings its images there."""
+def noise_anew(
+    clean: Float[Array, "B G I C"], seeds: Int[Array, "B"], *, shift: float, looks: int = 1
+) -> Noised:
+    """Draws `looks` times and noises per row, from its seed, and brings its images to each of them."""
 
-    def one(seed):
-        for_time, for_noise = jax.random.split(jax.random.key(seed))
-        return logit_normal_times(for_time, (1,), shift=shift), jax.random.normal(for_noise, clean.shape[2:])
+    def of_row(seed):
+        for_times, for_noise = jax.random.split(jax.random.key(seed))
+        noise = jax.random.normal(for_noise, (looks, *clean.shape[2:]))
+        return logit_normal_times(for_times, (looks,), shift=shift), noise
 
-    times, noise = jax.vmap(one)(seeds)
-    times = jnp.broadcast_to(times, clean.shape[:2])
-    noise = jnp.broadcast_to(noise[:, None], clean.shape)
+    times, noise = jax.vmap(of_row)(seeds)
+    times, noise = (jnp.tile(x, (1, clean.shape[1], *[1] * (x.ndim - 2))) for x in (times, noise))
+    clean = jnp.repeat(clean, looks, axis=1)
     return Noised(interpolate(clean, noise, times), times, clean, noise)
 
 
-def make_fresh_look(config: UnifiedConfig, sampler: FlowSampler) -> Callable[..., tuple[Noised, Array]]:
+def make_fresh_look(
+    config: UnifiedConfig, sampler: FlowSampler, *, looks: int = 1
+) -> Callable[..., tuple[Noised, Array]]:
     """Builds `look(params, conditions, clean, seeds) -> (Noised, velocity)`: a policy's view of images, noised anew."""
 
     def look(params, conditions: Conditions, clean: Float[Array, "B G I C"], seeds: Int[Array, "B"]):
-        at = noise_anew(clean, seeds, shift=sampler.shift)
-        return at, make_field(config, params, conditions, sampler.guidance)(at.latents, at.times)
+        at = noise_anew(clean, seeds, shift=sampler.shift, looks=looks)
+        field = make_field(config, params, conditions, sampler.guidance, repeats=looks)
+        return at, field(at.latents, at.times)
 
     return look
 
@@ -138,25 +147,35 @@ def make_grpo_loss(
     return loss
 
 
-def make_nft_loss(config: UnifiedConfig, sampler: FlowSampler, *, kl: str = "none", **options: Any) -> LossFn:
-    """Builds the loss of DiffusionNFT: `objectives.nft_loss`, which takes the options; `kl` is "none" or "velocity".
+def make_nft_loss(
+    config: UnifiedConfig, sampler: FlowSampler, *, kl: str = "none", looks: int = 1, **options: Any
+) -> LossFn:
+    """Builds the loss of DiffusionNFT.
+
+    Args:
+        config: the model.
+        sampler: that of the rollout.
+        kl: "none" or "velocity".
+        looks: noise levels that each image is learned from at; they share its prompt, so that more cost little.
+        **options: of `objectives.nft_loss`.
 
     Raises:
         ValueError: another kind of KL.
     """
     if kl not in ("none", "velocity"):
         raise ValueError(f"kl of nft is {kl!r}; without the sampler's steps it must be 'none' or 'velocity'")
-    look = make_fresh_look(config, sampler)
+    look = make_fresh_look(config, sampler, looks=looks)
 
     def loss(params, batch: DrawnBatch):
         at, found = look(params, batch.conditions, _blanked(batch).latents, batch.seeds)
+        advantages, trained = (jnp.repeat(x, looks, axis=1) for x in (batch.advantages, batch.trained))
         old = found if batch.behaviour_velocity is None else batch.behaviour_velocity
         penalty = None
         if kl != "none":
             # Of the times, this kind looks at none.
-            penalty = flow_kl(found, _reference(batch), *[at.times] * 3, batch.trained, kind="velocity")
+            penalty = flow_kl(found, _reference(batch), *[at.times] * 3, trained, kind="velocity")
         total, count, metrics = nft_loss(
-            found, old, at.latents, at.clean, at.times, batch.advantages, batch.trained, kl=penalty, **options
+            found, old, at.latents, at.clean, at.times, advantages, trained, kl=penalty, **options
         )
         return total, (count, metrics)
 
@@ -189,7 +208,11 @@ def make_dpo_loss(config: UnifiedConfig, sampler: FlowSampler, *, beta: float) -
 
 
 def make_imitation_loss(
-    config: UnifiedConfig, sampler: FlowSampler, *, weights: Callable[..., Float[Array, "B G"]]
+    config: UnifiedConfig,
+    sampler: FlowSampler,
+    *,
+    weights: Callable[..., Float[Array, "B G"]],
+    looks: int = 1,
 ) -> LossFn:
     """Builds the flow matching loss on the policy's own images, weighed by what they earned.
 
@@ -197,27 +220,31 @@ def make_imitation_loss(
         config: the model.
         sampler: that of the rollout.
         weights: (rewards, valid=) -> weights, 0 where not valid.
+        looks: as in `make_nft_loss`.
     """
-    look = make_fresh_look(config, sampler)
+    look = make_fresh_look(config, sampler, looks=looks)
 
     def loss(params, batch: DrawnBatch):
         at, found = look(params, batch.conditions, _blanked(batch).latents, batch.seeds)
         shares = weights(batch.rewards, valid=batch.trained)
-        total, count = flow_matching_loss(found, at.clean, at.noise, batch.trained, weights=shares)
+        shares, trained = (jnp.repeat(x, looks, axis=1) for x in (shares, batch.trained))
+        total, count = flow_matching_loss(found, at.clean, at.noise, trained, weights=shares)
         return total, (count, {})
 
     return loss
 
 
-def make_rwr_loss(config: UnifiedConfig, sampler: FlowSampler, *, temperature: float) -> LossFn:
+def make_rwr_loss(
+    config: UnifiedConfig, sampler: FlowSampler, *, temperature: float, looks: int = 1
+) -> LossFn:
     """Imitation weighed by `objectives.reward_weights`."""
     weights = functools.partial(reward_weights, temperature=temperature)
-    return make_imitation_loss(config, sampler, weights=weights)
+    return make_imitation_loss(config, sampler, weights=weights, looks=looks)
 
 
-def make_best_of_loss(config: UnifiedConfig, sampler: FlowSampler) -> LossFn:
+def make_best_of_loss(config: UnifiedConfig, sampler: FlowSampler, *, looks: int = 1) -> LossFn:
     """Imitation of each group's best image."""
-    return make_imitation_loss(config, sampler, weights=best_of_group_weights)
+    return make_imitation_loss(config, sampler, weights=best_of_group_weights, looks=looks)
 
 
 IMAGE_LOSSES: Mapping[str, Callable[..., LossFn]] = MappingProxyType(
@@ -231,13 +258,15 @@ IMAGE_LOSSES: Mapping[str, Callable[..., LossFn]] = MappingProxyType(
 )
 
 
-def make_ref_velocity(config: UnifiedConfig, sampler: FlowSampler, *, algorithm: str) -> Callable[..., Array]:
+def make_ref_velocity(
+    config: UnifiedConfig, sampler: FlowSampler, *, algorithm: str, looks: int = 1
+) -> Callable[..., Array]:
     """Builds `velocity(params, conditions, rollout, seeds)`, what `DrawnBatch` wants of another policy."""
     if algorithm == "grpo":
         score = make_image_scorer(config, sampler)
         return lambda params, conditions, rollout, seeds: score(params, conditions, rollout).velocity
 
-    look = make_fresh_look(config, sampler)
+    look = make_fresh_look(config, sampler, looks=looks)
     return lambda params, conditions, rollout, seeds: look(params, conditions, rollout.latents, seeds)[1]
 
 

@@ -416,6 +416,32 @@ def test_noise_is_that_of_a_rows_seed(drawn):
     np.testing.assert_array_equal(alone.times[0, 0], at.times[3, 0])
 
 
+def test_every_look_has_a_time_and_a_noise_that_a_group_shares(drawn):
+    batch = drawn(PLAIN)
+    clean = batch.rollout.latents
+    at = noise_anew(clean, batch.seeds, shift=3.0, looks=2)
+    assert at.latents.shape == (B, 2 * G, I, F)
+    for look in range(2):
+        images = jax.tree.map(lambda x, look=look: x[:, look::2], at)
+        np.testing.assert_array_equal(images.clean, clean)
+        np.testing.assert_array_equal(images.noise, np.repeat(images.noise[:, :1], G, axis=1))
+        np.testing.assert_array_equal(images.times, np.repeat(images.times[:, :1], G, axis=1))
+        t = per_image(images.times)
+        np.testing.assert_allclose(images.latents, (1 - t) * clean + t * images.noise, atol=1e-6)
+    assert not np.any(at.times[:, 0] == at.times[:, 1])
+
+
+@pytest.mark.parametrize("name", ["nft", "rwr", "best_of"])
+def test_two_looks_weigh_as_much_as_one(name, params, drawn):
+    batch = drawn(PLAIN)
+    options = {key: value for key, value in OPTIONS[name].items() if key not in ("kl", "kl_coefficient")}
+    totals = [
+        jax.jit(IMAGE_LOSSES[name](CONFIG, PLAIN, looks=looks, **options))(params, batch) for looks in (1, 2)
+    ]
+    (_, (once, _)), (_, (twice, _)) = totals
+    assert twice == pytest.approx(2 * float(once))
+
+
 @pytest.mark.parametrize("name", ["grpo", "nft"])
 def test_velocities_of_a_reference(name, params, off_policy):
     batch = off_policy(name)

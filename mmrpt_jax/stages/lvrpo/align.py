@@ -123,7 +123,9 @@ def _drawing(run: Run, reference: Any, arm: Arm, drawings: DrawingsWriter) -> Dr
     coder, latent = run.coder, run.model.latent
     rewards, ref = drawing_rewards(reward_weights(run.config, arm), encoder=open_encoder(cfg.encoder)), None
     if needs_reference(run.config, arm):
-        ref = jax.jit(make_ref_velocity(run.model, sampler, algorithm=algorithm_of(run.config, arm)))
+        algorithm = algorithm_of(run.config, arm)
+        looks = cfg.losses[algorithm].get("looks", 1)
+        ref = jax.jit(make_ref_velocity(run.model, sampler, algorithm=algorithm, looks=looks))
     return Drawing(
         rollout=jax.jit(
             make_image_rollout(run.model, sampler, group_size=cfg.group_size, same_noise=cfg.same_noise)

@@ -71,10 +71,10 @@ def _drawings(config: ConfigDict, model: UnifiedConfig, arm: Arm) -> float:
 
 
 def _learned_steps(config: ConfigDict, algorithm: str) -> int:
-    """Noise levels at which an image is learned from: the noisy steps of the sampler, or a fresh one."""
+    """Noise levels at which an image is learned from: the noisy steps of the sampler, or fresh ones."""
     sampler = config.generation.sampler
     if algorithm != "grpo":
-        return 1
+        return config.generation.losses[algorithm].get("looks", 1)
     start, stop = tuple(sampler.window) or (0, sampler.steps)
     return stop - start
 
