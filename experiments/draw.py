@@ -7,27 +7,21 @@ the first prompt, DIR/00000/samples/0000.png its first image.
 """
 
 import argparse
-import dataclasses
-import functools
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from mmrpt_jax.evaluation.drawer import Drawer
 from mmrpt_jax.evaluation.geneval_files import (
     PromptFileError,
     check_geneval_folder,
     read_prompt_file,
     write_geneval,
 )
-from mmrpt_jax.sampling import FlowSampler
 from mmrpt_jax.stages.checks import ConfigError
-from mmrpt_jax.stages.lvrpo.align import image_sampler
-from mmrpt_jax.stages.lvrpo.examples import drawing_tokens
+from mmrpt_jax.stages.lvrpo.examiner import make_drawer
 from mmrpt_jax.stages.lvrpo.finished import open_finished, trained_arm
 from mmrpt_jax.stages.lvrpo.user_prompts import safe_prompts, unknown_words_warning
-from mmrpt_jax.stages.run import Run, open_autoencoder
 
 
 def draw(options: argparse.Namespace) -> str:
@@ -45,36 +39,16 @@ def draw(options: argparse.Namespace) -> str:
     params = trained_arm(run, options.arm)
     if warning := unknown_words_warning(run.tokenizer, safe):
         print(f"warning: {warning}", file=sys.stderr)
-    sampler = noiseless(image_sampler(run), steps=options.steps, guidance=options.guidance)
-    images = make_drawer(run, sampler, options.samples).draw(params, safe, seed=options.seed)
+    evaluate = run.config.evaluate
+    drawer = make_drawer(
+        run,
+        samples=options.samples,
+        steps=options.steps or evaluate.steps,
+        guidance=evaluate.guidance if options.guidance is None else options.guidance,
+    )
+    images = drawer.draw(params, safe, seed=options.seed)
     write_geneval(options.out, metadata, images)
     return f"{options.out}: {len(texts)} prompts, {options.samples} images each, drawn by {options.arm}"
-
-
-def noiseless(sampler: FlowSampler, *, steps: int | None, guidance: float | None) -> FlowSampler:
-    """The sampler of training without its noise, perhaps with other steps and another scale of guidance."""
-    scale = sampler.guidance.text if guidance is None else guidance
-    return dataclasses.replace(
-        sampler,
-        kind="ode",
-        window=None,
-        steps=steps or sampler.steps,
-        guidance=dataclasses.replace(sampler.guidance, text=scale),
-    )
-
-
-def make_drawer(run: Run, sampler: FlowSampler, group_size: int) -> Drawer:
-    """Draws as many prompts at a time as training did, or a few more so that they divide over the devices."""
-    shards = run.mesh.shape["data"] * run.mesh.shape["fsdp"]
-    return Drawer(
-        model=run.model,
-        sampler=sampler,
-        coder=open_autoencoder(run.config),
-        encode=functools.partial(drawing_tokens, run),
-        group_size=group_size,
-        batch_size=-(-run.config.generation.prompts_per_step // shards) * shards,
-        place=run.place,
-    )
 
 
 class _Parser(argparse.ArgumentParser):
@@ -104,8 +78,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, help="folder of the images")
     parser.add_argument("--samples", type=_at_least(1), default=4, help="images per prompt (%(default)s)")
     parser.add_argument("--seed", type=_at_least(0), default=0, help="of the noise (%(default)s)")
-    parser.add_argument("--steps", type=_at_least(1), help="from noise to image (default: as in training)")
-    parser.add_argument("--guidance", type=float, help="scale, off at 1 (default: as in training)")
+    parser.add_argument("--steps", type=_at_least(1), help="from noise to image (default: as in evaluation)")
+    parser.add_argument("--guidance", type=float, help="scale, off at 1 (default: as in evaluation)")
     return parser
 
 

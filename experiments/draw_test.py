@@ -1,15 +1,13 @@
 """The command that draws a user's prompts, with a tiny run and a stand-in for what draws."""
 
-import importlib
 import json
-import sys
-import types
 
 import jax
 import numpy as np
 import pytest
 from PIL import Image
 
+from experiments import draw
 from experiments.configs import lvrpo_scenes
 from mmrpt_jax.models import abstract_parameters
 from mmrpt_jax.models.weights import save_weights
@@ -26,7 +24,6 @@ def tiny_config():
     config.model.decoder.update(sizes)
     config.model.vision.update({"image_height": 16, "image_width": 16})
     config.model.vision.transformer.update(sizes)
-    config.generation.prompts_per_step = 9
     config.data.drawing_lengths = (24,)
     return config
 
@@ -61,13 +58,9 @@ class StandIn:
 @pytest.fixture
 def command(monkeypatch):
     """The command's module, drawing with the stand-in."""
-    module = types.ModuleType("mmrpt_jax.evaluation.drawer")
-    module.Drawer = StandIn
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.delitem(sys.modules, "experiments.draw", raising=False)
+    monkeypatch.setattr("mmrpt_jax.stages.lvrpo.examiner.Drawer", StandIn)
     StandIn.last = None
-    yield importlib.import_module("experiments.draw")
-    sys.modules.pop("experiments.draw")
+    return draw
 
 
 @pytest.fixture
@@ -102,10 +95,9 @@ def test_what_draws_is_the_runs_without_noise(command, finished, prompts, tmp_pa
     assert run(command, finished, prompts, tmp_path / "a") == 0
     fields = StandIn.last.fields
     sampler = fields["sampler"]
-    assert (sampler.kind, sampler.window, sampler.steps, sampler.guidance.text) == ("ode", None, 10, 1.0)
+    assert (sampler.kind, sampler.window, sampler.steps, sampler.guidance.text) == ("ode", None, 20, 1.0)
     assert fields["group_size"] == 4
-    # Nine prompts at a time, on eight devices.
-    assert fields["batch_size"] == 16
+    assert fields["batch_size"] == 48
     assert fields["model"].latent.image_size == (16, 16)
     assert (fields["coder"].size, fields["coder"].shift) == (4, 0.8)
     assert StandIn.last.texts == ["a bench", "a red circle ."]

@@ -1,5 +1,6 @@
 """Puts a finished run's table into the README: `python -m experiments.readme_table --workdir=runs/mmrpt_scenes`."""
 
+import json
 import re
 from pathlib import Path
 
@@ -11,30 +12,49 @@ from mmrpt_jax.stages.results import read_results
 _WORKDIR = flags.DEFINE_string("workdir", None, "A finished run or study.", required=True)
 _README = flags.DEFINE_string("readme", "README.md", "The file to rewrite, between its results marks.")
 
-# Header in the README -> key of the results.
+# Method -> header in the README -> key of the results.
 COLUMNS = {
-    "arm": "arm",
-    "filled, biased": "fill/biased/right",
-    "filled, flipped": "fill/flipped/right",
-    "colours filled, biased": "fill/biased/right/color",
-    "colours filled, flipped": "fill/flipped/right/color",
-    "cloze, biased": "cloze/biased",
-    "cloze, flipped": "cloze/flipped",
-    "fine-tuned, flipped": "finetuned/flipped",
+    "mmrpt": {
+        "arm": "arm",
+        "filled, biased": "fill/biased/right",
+        "filled, flipped": "fill/flipped/right",
+        "colours filled, biased": "fill/biased/right/color",
+        "colours filled, flipped": "fill/flipped/right/color",
+        "cloze, biased": "cloze/biased",
+        "cloze, flipped": "cloze/flipped",
+        "fine-tuned, flipped": "finetuned/flipped",
+    },
+    "lvrpo": {
+        "arm": "arm",
+        "drawn": "drawn/biased",
+        "drawn, exact numbers": "exact/biased",
+        "drawn, held out": "drawn/held_out",
+        "diversity": "diversity/biased",
+        "answered": "questions/biased",
+        "answered, flipped": "questions/flipped",
+        "own verdicts": "verdicts/agreement",
+        "gap": "gap",
+    },
 }
-_BLOCK = re.compile(r"(<!-- results:begin -->\n).*?(<!-- results:end -->)", re.DOTALL)
 
 
 def main(_: list[str]) -> None:
     """Entry point."""
-    rows = read_results(Path(_WORKDIR.value))
-    shown = {header: key for header, key in COLUMNS.items() if key in rows[0]}
+    workdir, readme = Path(_WORKDIR.value), Path(_README.value)
+    method, rows = _method(workdir), read_results(workdir)
+    shown = {header: key for header, key in COLUMNS[method].items() if key in rows[0]}
     table = format_table([_renamed(row, shown) for row in rows], list(shown), digits=2, markdown=True)
-    readme = Path(_README.value)
+    block = re.compile(rf"(<!-- {method}:begin -->\n).*?(<!-- {method}:end -->)", re.DOTALL)
     text = readme.read_text()
-    if not _BLOCK.search(text):
-        raise app.UsageError(f"{readme} has no results:begin and results:end marks")
-    readme.write_text(_BLOCK.sub(lambda match: f"{match[1]}{table}\n{match[2]}", text))
+    if not block.search(text):
+        raise app.UsageError(f"{readme} has no marks {method}:begin and {method}:end")
+    readme.write_text(block.sub(lambda match: f"{match[1]}{table}\n{match[2]}", text))
+
+
+def _method(workdir: Path) -> str:
+    """The method of a run, or of the first run of a study."""
+    config = next(iter([*workdir.glob("config.json"), *sorted(workdir.glob("seed-*/config.json"))]))
+    return json.loads(config.read_text())["method"]
 
 
 def _renamed(row: dict, shown: dict[str, str]) -> dict:

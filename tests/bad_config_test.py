@@ -2,8 +2,9 @@ import pytest
 from ml_collections import ConfigDict
 
 from mmrpt_jax.stages.checks import ConfigError
+from mmrpt_jax.stages.lvrpo.validate import check_config as check_lvrpo
 from mmrpt_jax.stages.mmrpt.validate import check_config
-from tests.miniature import miniature_config
+from tests.miniature import miniature_config, miniature_lvrpo_config
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def test_a_good_config_passes(config, tmp_path):
         ({"rl.advantage.scale": "std"}, "config.rl.advantage.scale: 'std' is unknown"),
         ({"rl.rewards": {"format": 0.0}}, "config.rl.rewards: every weight is 0"),
         ({"rl.rewards": {"semantic": 1.0}}, "config.rl.semantic_encoder must name a folder"),
-        ({"rl.group_size": 1}, "config.rl.group_size is 1: a group needs at least 2 answers to compare"),
+        ({"rl.group_size": 1}, "config.rl.group_size is 1: a group needs at least 2 members to compare"),
         ({"rl.micro_batches": 3}, "config.rl.prompts_per_step=8 does not divide into micro_batches=3"),
         ({"caption.micro_batches": 5}, "config.caption.batch_size=8 does not divide into micro_batches=5"),
         (
@@ -88,6 +89,69 @@ def test_a_good_config_passes(config, tmp_path):
     ],
 )
 def test_what_cannot_run_is_told_in_one_sentence(config, changes, message):
+    change(config, changes)
+    with pytest.raises(ConfigError) as error:
+        check_config(config)
+    assert str(error.value).startswith(message)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"latent.experts": "mott"}, "config.latent.experts: 'mott' is unknown, did you mean 'mot'?"),
+        ({"latent.prediction": "noise"}, "config.latent.prediction: 'noise' is unknown"),
+        ({"latent.pack": 3}, "config.latent: a token holds 48 x 48 pixels"),
+        ({"arms": ("lvrp",)}, "config.arms: 'lvrp' is unknown, did you mean 'lvrpo'?"),
+        ({"stages": ("caption",)}, "config.stages: 'caption' is unknown"),
+        ({"data.kind": "records"}, "config.data.kind: 'records' is unknown, did you mean 'scenes'?"),
+        (
+            {"generation.sampler.window": (2, 5)},
+            "config.generation.sampler: window (2, 5) must begin before it ends, within steps 0 to 3",
+        ),
+        ({"generation.sampler.kind": "ode"}, "config.generation.sampler: window (0, 2) asks for noise"),
+        (
+            {"generation.sampler.kind": "ode", "generation.sampler.window": ()},
+            "config.generation.algorithm='grpo' learns from densities",
+        ),
+        ({"generation.algorithm": "ppo"}, "config.generation.algorithm: 'ppo' is unknown"),
+        ({"generation.losses.grpo.kl": "k3"}, "config.generation.losses.grpo.kl: 'k3' is unknown"),
+        (
+            {"generation.rewards.image_text_cosine": 1.0},
+            "config.generation.rewards.image_text_cosine needs an image-text encoder",
+        ),
+        ({"generation.encoder": "json:dump"}, "config.generation.encoder='json:dump'"),
+        ({"generation.encoder": "no.such:thing"}, "config.generation.encoder='no.such:thing'"),
+        (
+            {"evaluate.guidance": 2.0, "drawing.text_dropout": 0.0},
+            "guidance of 2.0 steers away from a prompt without text, which training never shows",
+        ),
+        (
+            {"generation.advantage.scale": "variant"},
+            "config.generation.advantage.scale: 'variant' is unknown",
+        ),
+        (
+            {"arms": ("shuffled",), "generation.algorithm": "dpo"},
+            "config.arms: 'shuffled' exchanges advantages, and config.generation.algorithm='dpo' learns from rewards",
+        ),
+        ({"understanding.group_size": 1}, "config.understanding.group_size is 1"),
+        ({"generation.oversample": 0}, "config.generation.oversample is 0"),
+        ({"generation.micro_batches": 3}, "config.generation.prompts_per_step=8 does not divide"),
+        ({"understanding.rewards": {"format": 0.0}}, "config.understanding.rewards: every weight is 0"),
+        ({"evaluate.drawn_worlds": ("biase",)}, "config.evaluate.drawn_worlds: 'biase' is unknown"),
+    ],
+)
+def test_what_cannot_be_drawn_is_told_in_one_sentence(changes, message):
+    config = miniature_lvrpo_config()
+    check_lvrpo(config)
+    change(config, changes)
+    with pytest.raises(ConfigError) as error:
+        check_lvrpo(config)
+    assert str(error.value).startswith(message)
+    assert "\n" not in str(error.value)
+
+
+def change(config, changes):
     with config.unlocked():
         for name, value in changes.items():
             *path, field = name.split(".")
@@ -95,7 +159,3 @@ def test_what_cannot_run_is_told_in_one_sentence(config, changes, message):
             for part in path:
                 node = node[part]
             node[field] = ConfigDict(value) if isinstance(value, dict) else value
-    with pytest.raises(ConfigError) as error:
-        check_config(config)
-    assert str(error.value).startswith(message)
-    assert "\n" not in str(error.value)

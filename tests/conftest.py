@@ -1,11 +1,12 @@
-"""One miniature run, shared by all tests that look at what a run leaves behind."""
+"""One miniature run of each method, shared by all tests that look at what a run leaves behind."""
 
 import fcntl
 
 import pytest
 
+from mmrpt_jax.stages.lvrpo.pipeline import run_experiment as run_lvrpo
 from mmrpt_jax.stages.mmrpt.pipeline import run_experiment
-from tests.miniature import miniature_config
+from tests.miniature import miniature_config, miniature_lvrpo_config
 
 
 @pytest.fixture(scope="session")
@@ -24,11 +25,29 @@ def config(shared_folder):
 
 
 @pytest.fixture(scope="session")
+def lvrpo_config(shared_folder):
+    """The miniature of the other method."""
+    config = miniature_lvrpo_config()
+    config.compilation_cache = str(shared_folder / "compiled")
+    return config
+
+
+@pytest.fixture(scope="session")
 def finished_run(config, shared_folder):
-    """Folder of a finished miniature of the main job; one worker runs it, the others wait."""
-    folder = shared_folder / "finished"
-    with open(shared_folder / "finished.lock", "w") as lock:
+    """Folder of a finished miniature of the main job."""
+    return _run_once(run_experiment, config, shared_folder / "finished")
+
+
+@pytest.fixture(scope="session")
+def finished_lvrpo_run(lvrpo_config, shared_folder):
+    """Folder of a finished miniature of the other method."""
+    return _run_once(run_lvrpo, lvrpo_config, shared_folder / "finished_lvrpo")
+
+
+def _run_once(run, config, folder):
+    """One worker runs it, the others wait."""
+    with open(f"{folder}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "results.json").exists():
-            run_experiment(config, str(folder))
+            run(config, str(folder))
     return folder

@@ -1,4 +1,4 @@
-"""The whole experiments at a size that a test can afford."""
+"""Both methods end to end, at a size that a test can afford."""
 
 from ml_collections import ConfigDict
 
@@ -25,24 +25,25 @@ def miniature_config() -> ConfigDict:
 
 
 def miniature_lvrpo_config() -> ConfigDict:
-    """The alignment of a toy model that also draws: 16 latent tokens, three sampling steps, two of them with noise."""
+    """LVRPO with a toy model that draws four tokens, and a handful of steps; only the tokenizer is the shipped one."""
     config = lvrpo_scenes.get_config()
+    config.init.weights = config.init.autoencoder = ""
     config.log_every, config.save_every = 1, 2
-    small = {"width": 32, "layers": 2, "heads": 2, "kv_heads": 1, "head_dim": 16, "mlp": 32, "unroll": 1}
+    small = {"width": 16, "layers": 1, "heads": 2, "kv_heads": 1, "head_dim": 8, "mlp": 16, "unroll": 1}
     config.model.decoder.update(small)
     config.model.vision.transformer.update(small)
-    config.model.vision.patch_size = 16
-    config.latent.downsample = 8
-    config.data.update(scenes=96, caption_records=64, prompt_lengths=(56,))
-    config.caption.update(batch_size=8, captions_per_image=2)
-    config.question.batch_size = config.drawing.batch_size = 8
-    config.pretrain.update(steps=3, learning_rate_warmup=1)
-    config.sft.learning_rate_warmup = config.align.learning_rate_warmup = 0
-    config.align.steps = 2
-    config.understanding.update(prompts_per_step=8, group_size=4)
-    config.generation.update(prompts_per_step=8, group_size=4, questions_at_a_time=16)
+    config.model.vision.patch_size = 32
+    config.latent.downsample = 16
+    config.data.update(scenes=96, caption_records=96, prompt_lengths=(40,))
+    config.caption.update(batch_size=8, captions_per_image=1)
+    config.question.batch_size = 8
+    config.drawing.update(batch_size=8, repeats=1)
+    config.pretrain.steps = 3
+    config.align.update(steps=3, sheet_every=2)
+    config.understanding.update(prompts_per_step=8, oversample=2, group_size=2)
+    config.generation.update(prompts_per_step=8, group_size=2, drop_zero_variance=False)
     config.generation.sampler.update(steps=3, window=(0, 2))
-    config.evaluate.update(prompts=16, samples=2, steps=2, questions=10, batch_size=8, caption_tokens=8)
+    config.evaluate.update(prompts=8, samples=2, steps=2, questions=10, batch_size=8)
     return config
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments.configs import mmrpt_scenes
-from mmrpt_jax.assets import SCENES_TOKENIZER
+from mmrpt_jax.assets import SCENES_TOKENIZER, UNIFIED_AUTOENCODER, UNIFIED_WEIGHTS
 
 
 def get_config() -> ConfigDict:
@@ -25,14 +25,21 @@ def get_config() -> ConfigDict:
     config.save_every = 100
     config.compilation_cache = ""  # a folder; in the workdir if empty
     config.mesh = mmrpt.mesh
-    config.init = ConfigDict({"weights": "", "understanding": "", "tokenizer": str(SCENES_TOKENIZER)})
+    config.init = ConfigDict(
+        {
+            "weights": str(UNIFIED_WEIGHTS),
+            "understanding": "",
+            "autoencoder": str(UNIFIED_AUTOENCODER),
+            "tokenizer": str(SCENES_TOKENIZER),
+        }
+    )
     config.tokenizer = mmrpt.tokenizer
     config.model = mmrpt.model
     config.latent = ConfigDict(_latent())
     config.data = ConfigDict(_data())
-    config.caption = ConfigDict({"batch_size": 8, "captions_per_image": 2, "image_dropout": 0.1})
-    config.question = ConfigDict({"batch_size": 16})
-    config.drawing = ConfigDict({"batch_size": 32, "repeats": 2, "text_dropout": 0.1, "shift": 3.0})
+    config.caption = ConfigDict({"batch_size": 8, "captions_per_image": 1, "image_dropout": 0.1})
+    config.question = ConfigDict({"batch_size": 8})
+    config.drawing = ConfigDict({"batch_size": 64, "repeats": 2, "text_dropout": 0.1, "shift": 4.0})
     config.pretrain = ConfigDict(_pretrain())
     config.sft = ConfigDict(_sft())
     config.align = ConfigDict(_align())
@@ -43,13 +50,15 @@ def get_config() -> ConfigDict:
 
 
 def _latent() -> dict[str, Any]:
-    """What is drawn: patches of pixels, packed by two, so that a token is 8 x 8 pixels."""
+    """What is drawn: 16 numbers for a patch of 8 x 8 pixels, packed by two, so that a picture is 16 tokens of 64."""
     return {
         "experts": "mot",
-        "downsample": 4,
+        "autoencoder": "linear",  # or "patch": pixels as they are
+        "downsample": 8,
+        "channels": 16,  # of "linear"
         "pack": 2,
         "prediction": "data",
-        # Mean of the pixels of pictures, and the inverse of their standard deviation, roughly.
+        # Of "patch": mean of the pixels of pictures, and the inverse of their standard deviation, roughly.
         "shift": 0.8,
         "scale": 3.0,
     }
@@ -82,7 +91,7 @@ def _pretrain() -> dict[str, Any]:
 
 
 def _sft() -> dict[str, Any]:
-    """The control of stage 2: it imitates true answers and pictures of the very prompts that the policies are given."""
+    """The control of stage 2: imitation of true answers and pictures, from the policies' prompts on."""
     return {
         "learning_rate": 5e-4,
         "learning_rate_warmup": 5,
@@ -98,6 +107,7 @@ def _align() -> dict[str, Any]:
         "learning_rate": 2e-4,
         "learning_rate_warmup": 5,
         "updates_per_rollout": 1,
+        "sheet_every": 20,  # steps between pictures of what is drawn; 0 for none
         "weights": {"understanding": 1.0, "generation": 1.0},
     }
 
@@ -120,7 +130,7 @@ def _understanding() -> dict[str, Any]:
 def _generation() -> dict[str, Any]:
     """Groups of drawings."""
     return {
-        "prompts_per_step": 8,
+        "prompts_per_step": 16,
         "oversample": 1,
         "group_size": 8,
         "micro_batches": 1,
@@ -129,7 +139,7 @@ def _generation() -> dict[str, Any]:
         "sampler": {
             "kind": "flow_sde",
             "steps": 10,
-            "shift": 3.0,
+            "shift": 4.0,
             "noise_level": 0.7,
             "window": (0, 4),
             "reduce": "mean",
@@ -155,7 +165,7 @@ def _generation() -> dict[str, Any]:
             "grpo": {
                 "clip_low": 1e-4,
                 "clip_high": 1e-4,
-                "kl": "velocity",
+                "kl": "none",
                 "kl_coefficient": 0.0,
             },
             "nft": {"beta": 1.0, "kl": "velocity", "kl_coefficient": 1e-4},

@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
     config.arms = ()
     config.log_every = 50
     config.save_every = 200
-    config.init.weights = ""
+    config.init.weights = config.init.autoencoder = ""
     config.init.understanding = str(SCENES_WEIGHTS)
-    config.pretrain.steps = 2400
+    config.pretrain.steps = 2000
     return config

@@ -1,8 +1,10 @@
-"""Files that come with the package; `scenes_base/README.md` says how they were made."""
+"""Files that come with the package; the README beside each says how they were made."""
 
 from pathlib import Path
 
-_SCENES_BASE = Path(__file__).parent / "scenes_base"
+_HERE = Path(__file__).parent
 
-SCENES_WEIGHTS = _SCENES_BASE / "weights.safetensors"
-SCENES_TOKENIZER = _SCENES_BASE / "tokenizer.json"
+SCENES_WEIGHTS = _HERE / "scenes_base" / "weights.safetensors"
+SCENES_TOKENIZER = _HERE / "scenes_base" / "tokenizer.json"
+UNIFIED_AUTOENCODER = _HERE / "scenes_unified" / "autoencoder.safetensors"
+UNIFIED_WEIGHTS = _HERE / "scenes_unified" / "weights.safetensors"

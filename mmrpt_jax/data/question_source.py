@@ -9,8 +9,9 @@ from mmrpt_jax.scenes import WORLDS, ask, render, sample_scene, split_seed
 
 
 class SceneQuestion(TypedDict):
-    """A question about a picture, and the answer as one would say it."""
+    """A question about a picture, and the answer as one would say it; `id` names the picture."""
 
+    id: str
     image: UInt8[np.ndarray, "h w 3"]
     question: str
     reply: str
@@ -29,6 +30,7 @@ class QuestionSource:
             size: number of scenes.
         """
         self._world, self._seed, self._size = WORLDS[world], split_seed(split, stream), size
+        self._name = f"{world}-{split}-{stream}"
 
     def __len__(self) -> int:
         return self._size
@@ -39,4 +41,5 @@ class QuestionSource:
         scene = sample_scene(self._world, self._seed, index)
         questions = ask(scene, self._seed, index)
         chosen = questions[index % len(questions)]
-        return SceneQuestion(image=render(scene), question=chosen.question, reply=chosen.reply)
+        name = f"{self._name}-{index}"
+        return SceneQuestion(id=name, image=render(scene), question=chosen.question, reply=chosen.reply)

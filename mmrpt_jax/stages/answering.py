@@ -6,12 +6,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from mmrpt_jax.models.forward import forward
 from mmrpt_jax.objectives import VARIANTS
+from mmrpt_jax.reporting.completions import CompletionsWriter
 from mmrpt_jax.sampling import Rollout, make_rollout
 from mmrpt_jax.stages.run import Run
+from mmrpt_jax.training.answers import JudgedAnswers
 
 
 def scoring(run: Run, cfg: ConfigDict) -> dict[str, Any]:
@@ -43,3 +46,21 @@ def ref_logprobs(run: Run, cfg: ConfigDict, reference: Any) -> Callable[..., Any
     options = scoring(run, cfg)
     scored = jax.jit(lambda params, *inputs: forward(run.vlm, params, *inputs, **options).logprobs)
     return functools.partial(scored, reference)
+
+
+def completions_log(writer: CompletionsWriter, *, prompts: str) -> Callable[[int, JudgedAnswers], None]:
+    """Writes what was judged; `prompts` is the column that tells a reader what was asked."""
+
+    def write(step: int, judged: JudgedAnswers) -> None:
+        columns, judgement = judged.batch.columns, judged.judgement
+        writer.write(
+            step,
+            prompts=columns[prompts],
+            masked_spans=columns["answer"],
+            answers=np.reshape(judged.completions, judgement.advantages.shape).tolist(),
+            rewards=judgement.by_group(),
+            advantages=judgement.advantages,
+            images=columns["id"],
+        )
+
+    return write

@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from mmrpt_jax.data.drawing_source import DrawingSource
 from mmrpt_jax.data.escape import escape_placeholders
 from mmrpt_jax.data.examples import AUGMENTATIONS, Augment
 from mmrpt_jax.data.fitting import Room, keep_captions
@@ -26,6 +27,11 @@ from mmrpt_jax.evaluation.evaluator import Evaluator
 from mmrpt_jax.models import PromptTokens, TransformerConfig, VisionConfig, VLMConfig, abstract_parameters
 from mmrpt_jax.models.autoencoder import Autoencoder, PatchAutoencoder
 from mmrpt_jax.models.config import LatentConfig, UnifiedConfig
+from mmrpt_jax.models.linear_autoencoder import (
+    fit_linear_autoencoder,
+    load_linear_autoencoder,
+    save_linear_autoencoder,
+)
 from mmrpt_jax.models.sharding import batch_sharding
 from mmrpt_jax.models.weights import load_weights
 from mmrpt_jax.training.metrics import MetricWriter
@@ -34,6 +40,8 @@ from mmrpt_jax.training.metrics import MetricWriter
 STREAMS = ("caption", "supervised", "policy", "infill", "caption_control", "infill_control", "finetune")
 DRAWING_STREAMS = ("question", "drawing", "question_policy", "drawing_policy")
 _TOKENIZER_CORPUS = 2000
+# What a linear autoencoder is fitted to.
+_PICTURES = 600
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +69,11 @@ class Run:
     def augment(self) -> Augment | None:
         """What happens to training images."""
         return AUGMENTATIONS[self.config.data.augment]
+
+    @functools.cached_property
+    def coder(self) -> Autoencoder:
+        """The autoencoder of what is drawn."""
+        return open_autoencoder(self.config, self.workdir)
 
     @functools.cached_property
     def room(self) -> Room:
@@ -188,7 +201,7 @@ def unified_config(config: ConfigDict, vocab_size: int) -> UnifiedConfig:
     return UnifiedConfig(
         vlm=vlm,
         latent=LatentConfig(
-            channels=open_autoencoder(config).channels,
+            channels=latent.channels if latent.autoencoder == "linear" else 3 * latent.downsample**2,
             downsample=latent.downsample,
             height=vlm.vision.image_height // latent.downsample,
             width=vlm.vision.image_width // latent.downsample,
@@ -199,10 +212,26 @@ def unified_config(config: ConfigDict, vocab_size: int) -> UnifiedConfig:
     )
 
 
-def open_autoencoder(config: ConfigDict) -> Autoencoder:
-    """Between pictures and what is drawn of them: patches of pixels."""
+def open_autoencoder(config: ConfigDict, workdir: Path) -> Autoencoder:
+    """Between pictures and what is drawn of them; a linear one is the workdir's, else the given one, else fitted."""
     latent = config.latent
-    return PatchAutoencoder(latent.downsample, shift=latent.shift, scale=latent.scale)
+    if latent.autoencoder == "patch":
+        return PatchAutoencoder(latent.downsample, shift=latent.shift, scale=latent.scale)
+    path = workdir / "autoencoder.safetensors"
+    if not path.exists():
+        if config.init.autoencoder:
+            coder = load_linear_autoencoder(config.init.autoencoder)
+        else:
+            coder = fit_linear_autoencoder(
+                _pictures(config), downsample=latent.downsample, channels=latent.channels
+            )
+        save_linear_autoencoder(path, coder)
+    return load_linear_autoencoder(path)
+
+
+def _pictures(config: ConfigDict) -> np.ndarray:
+    source = DrawingSource(config.data.world, split="train", stream=config.seed, size=_PICTURES)
+    return np.stack([source[index]["image"] for index in range(_PICTURES)])
 
 
 def open_tokenizer(config: ConfigDict, workdir: Path) -> Tokenizer:

@@ -133,10 +133,13 @@ def test_model_config_of_a_config():
 def test_unified_config_of_a_config():
     sizes = {"width": 8, "layers": 1, "heads": 2, "kv_heads": 1, "head_dim": 4, "mlp": 8}
     vision = {"image_height": 16, "image_width": 32, "patch_size": 8, "transformer": sizes}
-    latent = {"downsample": 4, "pack": 2, "experts": "moe", "prediction": "data", "shift": 0.5, "scale": 2.0}
+    latent = {"autoencoder": "patch", "downsample": 4, "pack": 2, "experts": "moe", "prediction": "data"}
     config = ConfigDict({"model": {"decoder": sizes, "vision": vision}, "latent": latent})
     model = unified_config(config, 99)
     assert model.vlm == model_config(config, 99) and model.experts == "moe"
     # A latent is a square of 4 x 4 pixels of three colours, a token four of them.
     assert (model.latent.grid, model.latent.image_size, model.latent.features) == ((2, 4), (16, 32), 4 * 48)
     assert model.latent.prediction == "data"
+    # A linear autoencoder has as many numbers for the square as it is told.
+    config.latent.update(autoencoder="linear", channels=7)
+    assert unified_config(config, 99).latent.features == 4 * 7

@@ -3,8 +3,9 @@ import numpy as np
 import pytest
 
 from mmrpt_jax.models import BranchTokens, PromptTokens, TransformerConfig, VisionConfig, VLMConfig
+from mmrpt_jax.models.config import LatentConfig, UnifiedConfig
 from mmrpt_jax.models.initialise import abstract_parameters
-from mmrpt_jax.training.compute import forward_flops, update_flops
+from mmrpt_jax.training.compute import drawing_flops, forward_flops, update_flops
 
 TINY = VLMConfig(
     vocab_size=7,
@@ -58,3 +59,14 @@ def test_flops_as_xla_counts_them(forward_of):
     counted = forward_of(config).lower(*inputs).compile().cost_analysis()["flops"]
     ours = forward_flops(config, prompts=b, prompt_tokens=p, group=g, branch_tokens=r)
     assert ours == pytest.approx(counted, rel=0.1)
+
+
+def test_flops_of_drawing_by_hand():
+    # Four latent tokens of 2² · 3 numbers each, behind a prompt of five tokens.
+    config = UnifiedConfig(TINY, LatentConfig(channels=3, downsample=1, height=4, width=4))
+    latents = [(4, 12, 4), (4, 4, 12), *layer(4, 5 + 4) * 2]
+    time = [(1, 256, 4), (1, 4, 4)]
+    one = sum(m * k * n for m, k, n in latents + time)
+    prompt = sum(m * k * n for m, k, n in layer(5, 5) * 2)
+    found = drawing_flops(config, prompts=3, prompt_tokens=5, images=2, looks=7)
+    assert found == 2 * 3 * (prompt + 2 * 7 * one)

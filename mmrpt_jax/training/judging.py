@@ -40,6 +40,11 @@ class Judgement(NamedTuple):
         """Groups whose members all earned the same: they teach nothing."""
         return np.asarray(zero_variance_groups(self.totals, valid=self.scorable))
 
+    def by_group(self) -> dict[str, Float[np.ndarray, "B G"]]:
+        """The total and every part of the rewards, group by group; NaN where a reward declares a member unscorable."""
+        parts = {"total": self.table.total, **self.table.parts}
+        return {name: values.reshape(self.advantages.shape) for name, values in parts.items()}
+
     def metrics(self) -> dict[str, float]:
         """Mean of every reward and of the total, and the share of groups that teach nothing."""
         known = {name: part[~np.isnan(part)] for name, part in self.table.parts.items()}

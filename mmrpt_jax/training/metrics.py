@@ -91,19 +91,29 @@ def format_health(metrics: Mapping[str, float]) -> str:
     if "step" in metrics:
         total = f"/{metrics['total_steps']:.0f}" if "total_steps" in metrics else ""
         fields.append(f"step {metrics['step']:.0f}{total}")
-    parts = [
-        f"{key.removeprefix('reward/')} {metrics[key]:.3f}" for key in metrics if key.startswith("reward/")
-    ]
-    if "reward" in metrics:
-        fields.append(f"reward {metrics['reward']:.3f}" + (f" ({', '.join(parts)})" if parts else ""))
-    elif parts:
-        fields.append(f"rewards {', '.join(parts)}")
-    fields += [f"{label} {metrics[key]:{spec}}" for key, label, spec in HEALTH_FIELDS if key in metrics]
+    fields += _measured(metrics)
+    # A step of several tasks reports theirs under their names.
+    for task in sorted(key.removesuffix("/loss") for key in metrics if key.endswith("/loss")):
+        own = {key.removeprefix(f"{task}/"): value for key, value in metrics.items() if key.startswith(task)}
+        fields.append(f"{task}: {', '.join(_measured(own))}")
     if "host_memory_bytes" in metrics:
         fields.append(f"mem {metrics['host_memory_bytes'] / 2**30:.2f} GiB")
     if "eta_seconds" in metrics:
         fields.append(f"eta {format_duration(metrics['eta_seconds'])}")
     return " | ".join(fields)
+
+
+def _measured(metrics: Mapping[str, float]) -> list[str]:
+    """Rewards, in all and by part, and the `HEALTH_FIELDS`, as far as there are any."""
+    fields, parts = (
+        [],
+        [f"{key.removeprefix('reward/')} {metrics[key]:.3f}" for key in metrics if key.startswith("reward/")],
+    )
+    if "reward" in metrics:
+        fields.append(f"reward {metrics['reward']:.3f}" + (f" ({', '.join(parts)})" if parts else ""))
+    elif parts:
+        fields.append(f"rewards {', '.join(parts)}")
+    return fields + [f"{label} {metrics[key]:{spec}}" for key, label, spec in HEALTH_FIELDS if key in metrics]
 
 
 def format_duration(seconds: float) -> str:

@@ -99,6 +99,17 @@ def test_health_line_by_hand():
         ({"other": 1.0}, ""),
         ({"step": 3, "kl": math.nan}, "step 3 | kl nan"),
         ({"reward/exact": 1}, "rewards exact 1.000"),
+        (
+            {
+                "loss": 3,
+                "draw/loss": 2,
+                "draw/reward": 0.5,
+                "answer/loss": 1,
+                "answer/reward/exact": 1,
+                "eta_seconds": 1,
+            },
+            "loss 3.0000 | answer: rewards exact 1.000, loss 1.0000 | draw: reward 0.500, loss 2.0000 | eta 0:00:01",
+        ),
     ],
 )
 def test_health_line_leaves_out_what_is_missing(given, line):

@@ -1,5 +1,6 @@
 """Stage 2: groups of answers and groups of drawings, judged and learned from in one update of one model."""
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -10,16 +11,18 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from mmrpt_jax.models.autoencoder import decode_tokens
+from mmrpt_jax.reporting.completions import CompletionsWriter
+from mmrpt_jax.reporting.drawings import DrawingsWriter
 from mmrpt_jax.rewards import weighted
 from mmrpt_jax.sampling import FlowSampler, Guidance, make_image_rollout
 from mmrpt_jax.stages.advantages import make_advantage, make_best_of_advantage, shuffled
-from mmrpt_jax.stages.answering import advantage_scale, answer_rollout, ref_logprobs, scoring
+from mmrpt_jax.stages.answering import advantage_scale, answer_rollout, completions_log, ref_logprobs, scoring
 from mmrpt_jax.stages.lvrpo.arms import Arm, algorithm_of, needs_reference, reward_weights
 from mmrpt_jax.stages.lvrpo.examples import prompts_to_draw, questions_to_answer
 from mmrpt_jax.stages.lvrpo.rewards import drawing_rewards, open_encoder, self_judgement
-from mmrpt_jax.stages.run import Run, open_autoencoder, side_by_side
+from mmrpt_jax.stages.run import Run, side_by_side
 from mmrpt_jax.training.answers import Answering, collect_answers
-from mmrpt_jax.training.drawings import Drawing, collect_drawings
+from mmrpt_jax.training.drawings import Drawing, JudgedImages, collect_drawings
 from mmrpt_jax.training.image_policy import IMAGE_LOSSES, make_ref_velocity
 from mmrpt_jax.training.joint import Task, make_joint_step
 from mmrpt_jax.training.loop import train
@@ -37,17 +40,25 @@ def align(run: Run, reference: Any, arm: Arm, *, steps: int, name: str, director
         warmup=cfg.learning_rate_warmup,
     )
     update = jax.jit(make_joint_step({task: _loss(run, arm, task) for task in arm.tasks}, optimizer))
-    collectors = {task: _collector(run, reference, arm, task) for task in arm.tasks}
-    return train(
-        # Copied: the optimizer's steps must leave the reference as it is.
-        new_state(jax.tree.map(jnp.copy, reference), optimizer),
-        make_reinforcement_step(together(collectors), update, run.key(name), updates=cfg.updates_per_rollout),
-        prompt_batches(run, arm.tasks),
-        steps=steps,
-        stage=name,
-        directory=directory / "checkpoints",
-        **run.logging,
-    ).params
+    with (
+        contextlib.closing(CompletionsWriter(directory)) as completions,
+        contextlib.closing(DrawingsWriter(directory, sheet_every=run.config.align.sheet_every)) as drawings,
+    ):
+        parts: dict[str, Collector] = {
+            "understanding": functools.partial(collect_answers, _answering(run, reference, arm, completions)),
+            "generation": functools.partial(collect_drawings, _drawing(run, reference, arm, drawings)),
+        }
+        collect = together({task: parts[task] for task in arm.tasks})
+        return train(
+            # Copied: the optimizer's steps must leave the reference as it is.
+            new_state(jax.tree.map(jnp.copy, reference), optimizer),
+            make_reinforcement_step(collect, update, run.key(name), updates=cfg.updates_per_rollout),
+            prompt_batches(run, arm.tasks),
+            steps=steps,
+            stage=name,
+            directory=directory / "checkpoints",
+            **run.logging,
+        ).params
 
 
 def prompt_batches(run: Run, tasks: tuple[str, ...]) -> Callable[[int], Iterator[dict[str, Any]]]:
@@ -91,13 +102,7 @@ def _loss(run: Run, arm: Arm, task: str) -> Task:
     return Task(loss, weight, cfg.micro_batches)
 
 
-def _collector(run: Run, reference: Any, arm: Arm, task: str) -> Collector:
-    if task == "understanding":
-        return functools.partial(collect_answers, _answering(run, reference, arm))
-    return functools.partial(collect_drawings, _drawing(run, reference, arm))
-
-
-def _answering(run: Run, reference: Any, arm: Arm) -> Answering:
+def _answering(run: Run, reference: Any, arm: Arm, completions: CompletionsWriter) -> Answering:
     cfg = run.config.understanding
     return Answering(
         rollout=answer_rollout(run, cfg),
@@ -108,13 +113,14 @@ def _answering(run: Run, reference: Any, arm: Arm) -> Answering:
         ref_logprobs=ref_logprobs(run, cfg, reference),
         keep=cfg.prompts_per_step,
         drop_zero_variance=cfg.drop_zero_variance,
+        on_judged=completions_log(completions, prompts="question"),
     )
 
 
-def _drawing(run: Run, reference: Any, arm: Arm) -> Drawing:
+def _drawing(run: Run, reference: Any, arm: Arm, drawings: DrawingsWriter) -> Drawing:
     cfg = run.config.generation
     sampler = image_sampler(cfg.sampler)
-    coder, latent = open_autoencoder(run.config), run.model.latent
+    coder, latent = run.coder, run.model.latent
     rewards, ref = drawing_rewards(reward_weights(run.config, arm), encoder=open_encoder(cfg.encoder)), None
     if needs_reference(run.config, arm):
         ref = jax.jit(make_ref_velocity(run.model, sampler, algorithm=algorithm_of(run.config, arm)))
@@ -130,7 +136,22 @@ def _drawing(run: Run, reference: Any, arm: Arm) -> Drawing:
         ref_velocity=None if ref is None else functools.partial(ref, reference),
         keep=cfg.prompts_per_step,
         drop_zero_variance=cfg.drop_zero_variance,
+        on_judged=_drawings_log(drawings),
     )
+
+
+def _drawings_log(writer: DrawingsWriter) -> Callable[[int, JudgedImages], None]:
+    def write(step: int, judged: JudgedImages) -> None:
+        judgement, images = judged.judgement, judged.images
+        writer.write(
+            step,
+            prompts=judged.batch.texts,
+            images=images.reshape(*judgement.advantages.shape, *images.shape[1:]),
+            rewards=judgement.by_group(),
+            advantages=judgement.advantages,
+        )
+
+    return write
 
 
 def _compare(cfg: Any, arm: Arm, *, scale: str | None = None) -> Callable[..., Any]:

@@ -6,8 +6,9 @@ from mmrpt_jax.models.config import UnifiedConfig
 from mmrpt_jax.stages.lvrpo.arms import Arm, algorithm_of, needs_reference, reward_weights
 from mmrpt_jax.training.compute import drawing_flops, forward_flops, update_flops
 
-# Questions that a drawing is asked about, on average: `rewards.questions_of_clauses` over all prompts.
-QUESTIONS = 4
+# Questions that a drawing is asked on average over all prompts: those of `rewards.questions_of_clauses`, and one for
+# each thing that the prompt names.
+QUESTIONS, THINGS = 5, 2
 _METHOD = Arm("policy")
 
 
@@ -55,16 +56,17 @@ def _drawings(config: ConfigDict, model: UnifiedConfig, arm: Arm) -> float:
     """Every candidate is drawn and judged; the reference looks at what is learned from."""
     cfg, algorithm = config.generation, algorithm_of(config, arm)
     shape = {"prompts": cfg.prompts_per_step, "prompt_tokens": max(config.data.drawing_lengths)}
-    learned = {
-        "images": 2 if algorithm == "dpo" else cfg.group_size,
-        "looks": _learned_steps(config, algorithm),
-    }
+    looks = _learned_steps(config, algorithm)
+    # Of a group, dpo learns from the best and the worst.
+    learned = {"images": 2 if algorithm == "dpo" else cfg.group_size, "looks": looks}
     # Guidance looks behind a second prompt as well, through which nothing is learned.
     contexts = 1 + (cfg.sampler.guidance > 1)
     drawn = contexts * drawing_flops(model, **shape, images=cfg.group_size, looks=cfg.sampler.steps)
     look = drawing_flops(model, **shape, **learned)
     update = config.align.updates_per_rollout * (2 + contexts) * look
-    reference = contexts * look if needs_reference(config, arm) else 0.0
+    reference = 0.0
+    if needs_reference(config, arm):
+        reference = contexts * drawing_flops(model, **shape, images=cfg.group_size, looks=looks)
     return cfg.oversample * (drawn + _judging(config, model, arm)) + reference + update
 
 
@@ -85,9 +87,9 @@ def _judging(config: ConfigDict, model: UnifiedConfig, arm: Arm) -> float:
     if "prompt_likelihood" in weights:
         branch = max(data.drawing_lengths)
         spent += forward_flops(model.vlm, prompts=images, group=1, prompt_tokens=short, branch_tokens=branch)
-    if "knowledge" in weights:
+    asked = images * (QUESTIONS * ("knowledge" in weights) + THINGS * ("yes_probability" in weights))
+    if asked:
         branch = max(data.branch_lengths)
-        asked = images * QUESTIONS
         spent += forward_flops(model.vlm, prompts=asked, group=1, prompt_tokens=short, branch_tokens=branch)
     return spent
 

@@ -6,9 +6,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 
+from mmrpt_jax.data.examples import stack_images
 from mmrpt_jax.data.prompts import caption_prompt
+from mmrpt_jax.data.question_source import QuestionSource
 from mmrpt_jax.evaluation.accuracy import answer_accuracy, binomial_ci95
 from mmrpt_jax.evaluation.geneval import drawing_scores, scene_drawing_prompts
 from mmrpt_jax.evaluation.items import scene_cloze_items
@@ -26,7 +28,9 @@ from mmrpt_jax.stages.run import Run, is_complete, mark_complete, read_summary
 
 # Test items are the same for all arms and seeds, and so is the noise that drawings begin with.
 _STREAM = _NOISE = 0
-_HEADLINES = ("drawn", "diversity", "questions", "verdicts", "gap")
+# Twice as many as the model is wide, to compare arms by the rank of their states.
+_STATES = 256
+_HEADLINES = ("drawn", "diversity", "questions")
 
 
 def evaluate_arm(run: Run, examiner: Examiner, name: str, directory: Path) -> dict[str, Any]:
@@ -67,8 +71,8 @@ def test_prompts(run: Run, world: str) -> list[ScenePrompt]:
 
 def headline_columns(rows: Sequence[dict[str, Any]]) -> list[str]:
     """The columns to show; the JSON file holds all of them."""
-    shown = [key for key in rows[0] if key.split("/")[0] in _HEADLINES and key.count("/") == 1]
-    return ["arm", *(key for key in shown if not key.endswith("_ci95"))]
+    worlds = [key for key in rows[0] if key.split("/")[0] in _HEADLINES and key.count("/") == 1]
+    return ["arm", *(key for key in worlds if not key.endswith("_ci95")), "verdicts/agreement", "gap"]
 
 
 def _drawn(
@@ -119,13 +123,19 @@ def _inside(run: Run, params: Any) -> dict[str, float]:
     batch = next(imitation_batches(run, tasks)(0))
     gradients = {name: _gradient(task.loss, params, batch[name]) for name, task in tasks.items()}
     cosines = gradient_cosine_by_group(gradients["questions"], gradients["drawings"])
-    images = batch["questions"].images
-    prompts = run.place(run.prompts([caption_prompt()] * len(images)))
-    states = jax.jit(lambda params: encode_prompt(run.model, params, images, prompts).last_hidden)(params)
     return {
-        "effective_rank": effective_rank(np.asarray(states)),
+        "effective_rank": effective_rank(_states(run, params)),
         **{f"gradient_cosine/{group}": cosine for group, cosine in cosines.items()},
     }
+
+
+def _states(run: Run, params: Any) -> Float[np.ndarray, "N D"]:
+    """What the model knows of test images just before it describes them."""
+    source = QuestionSource(run.config.data.world, split="test", stream=_STREAM, size=_STATES)
+    images = stack_images([source[index]["image"] for index in range(_STATES)])
+    images, prompts = run.place((images, run.prompts([caption_prompt()] * _STATES)))
+    encode = jax.jit(lambda params, images: encode_prompt(run.model, params, images, prompts).last_hidden)
+    return np.asarray(encode(params, images))
 
 
 def _gradient(loss: Any, params: Any, batch: Any) -> Any:

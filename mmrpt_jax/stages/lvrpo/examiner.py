@@ -6,7 +6,7 @@ from mmrpt_jax.evaluation.drawer import Drawer
 from mmrpt_jax.evaluation.evaluator import Evaluator
 from mmrpt_jax.sampling import FlowSampler, Guidance
 from mmrpt_jax.stages.lvrpo.examples import drawing_tokens
-from mmrpt_jax.stages.run import Run, open_autoencoder
+from mmrpt_jax.stages.run import Run
 
 
 class Examiner(NamedTuple):
@@ -40,7 +40,7 @@ def make_drawer(run: Run, *, samples: int, steps: int, guidance: float) -> Drawe
     return Drawer(
         model=run.model,
         sampler=FlowSampler(steps=steps, shift=sampler.shift, kind="ode", guidance=guide),
-        coder=open_autoencoder(run.config),
+        coder=run.coder,
         encode=lambda texts: drawing_tokens(run, texts),
         group_size=samples,
         batch_size=run.config.evaluate.batch_size,

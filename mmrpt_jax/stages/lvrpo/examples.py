@@ -78,7 +78,8 @@ def questions_to_answer(run: Run, *, prompts: int) -> Callable[[int], Iterator[P
     def build(batch: dict) -> PromptBatch:
         texts = [question_prompt(question) for question in batch["question"]]
         images, tokens = run.place((stack_images(batch["image"]), run.prompts(texts)))
-        return PromptBatch(images, tokens, texts, {"answer": batch["reply"], "question": batch["question"]})
+        columns = {"answer": batch["reply"], "question": batch["question"], "id": batch["id"]}
+        return PromptBatch(images, tokens, texts, columns)
 
     return batches(source, None, build, seed=run.data_seed("question_policy"), batch_size=prompts)
 

@@ -38,10 +38,11 @@ def tiny_config() -> ConfigDict:
             "seed": 3,
             "log_every": 1,
             "save_every": 100,
-            "init": {"weights": "", "understanding": ""},
+            "init": {"weights": "", "understanding": "", "autoencoder": ""},
             "model": {"decoder": sizes, "vision": vision},
             "latent": {
                 "experts": "mot",
+                "autoencoder": "patch",
                 "downsample": 16,
                 "pack": 2,
                 "prediction": "data",

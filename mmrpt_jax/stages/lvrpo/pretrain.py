@@ -12,7 +12,7 @@ from mmrpt_jax.models.unified import copy_experts
 from mmrpt_jax.models.weights import load_weights, save_weights
 from mmrpt_jax.stages.captions import caption_batches
 from mmrpt_jax.stages.lvrpo.examples import drawing_batches, question_batches
-from mmrpt_jax.stages.run import Run, is_complete, mark_complete, open_autoencoder, side_by_side
+from mmrpt_jax.stages.run import Run, is_complete, mark_complete, side_by_side
 from mmrpt_jax.training.drawing import make_drawing_loss
 from mmrpt_jax.training.joint import Task, make_joint_step
 from mmrpt_jax.training.loop import train
@@ -79,9 +79,7 @@ def imitate(
 def imitation_tasks(run: Run, weights: Mapping[str, float]) -> dict[str, Task]:
     """What is imitated, by task: cross-entropy of texts, flow matching of pictures."""
     drawing, text = run.config.drawing, make_supervised_loss(run.vlm)
-    picture = make_drawing_loss(
-        run.model, open_autoencoder(run.config), shift=drawing.shift, repeats=drawing.repeats
-    )
+    picture = make_drawing_loss(run.model, run.coder, shift=drawing.shift, repeats=drawing.repeats)
     losses = {"captions": text, "questions": text, "drawings": picture}
     return {name: Task(losses[name], weight) for name, weight in weights.items()}
 

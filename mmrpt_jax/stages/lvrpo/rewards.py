@@ -52,9 +52,10 @@ def open_encoder(name: str) -> ImageTextEncoder | None:
     module, _, attribute = name.partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"config.generation.encoder={name!r}: {error}") from None
-    encoder = found if hasattr(found, "encode_images") and not isinstance(found, type) else found()
+        embeds = hasattr(found, "encode_images") and not isinstance(found, type)
+        encoder = found if embeds else found()
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise ConfigError(f"config.generation.encoder={name!r}: {error}") from error
     if not (hasattr(encoder, "encode_images") and hasattr(encoder, "encode_texts")):
         raise ConfigError(f"config.generation.encoder={name!r} has no encode_images and encode_texts")
     return encoder

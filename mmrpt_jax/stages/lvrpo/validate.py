@@ -13,7 +13,7 @@ from mmrpt_jax.stages.advantages import COMBINE, SCALES
 from mmrpt_jax.stages.checks import ConfigError, check_batches, check_files, check_groups, one_of
 from mmrpt_jax.stages.lvrpo.align import image_sampler
 from mmrpt_jax.stages.lvrpo.arms import ARMS
-from mmrpt_jax.stages.lvrpo.rewards import EXTERNAL
+from mmrpt_jax.stages.lvrpo.rewards import EXTERNAL, open_encoder
 from mmrpt_jax.training.image_policy import IMAGE_LOSSES
 
 STAGES = ("pretrain", "align", "evaluate")
@@ -56,6 +56,7 @@ def _names(config: ConfigDict) -> list[tuple[str, Sequence[Any], Collection[Any]
         ("data.kind", [config.data.kind], ("scenes",)),
         ("data.world", [config.data.world], WORLDS),
         ("latent.experts", [config.latent.experts], EXPERTS),
+        ("latent.autoencoder", [config.latent.autoencoder], ("linear", "patch")),
         ("latent.prediction", [config.latent.prediction], PREDICTIONS),
         ("evaluate.drawn_worlds", config.evaluate.drawn_worlds, WORLDS),
         ("evaluate.question_worlds", config.evaluate.question_worlds, WORLDS),
@@ -101,6 +102,11 @@ def _check_sampler(config: ConfigDict) -> None:
             "config.generation.algorithm='grpo' learns from densities, which only steps with noise have: choose an SDE "
             "with a noise_level above 0"
         )
+    if "shuffled" in config.arms and cfg.algorithm not in ("grpo", "nft"):
+        raise ConfigError(
+            "config.arms: 'shuffled' exchanges advantages, and "
+            f"config.generation.algorithm={cfg.algorithm!r} learns from rewards: leave it out, or choose grpo or nft"
+        )
     guided = max(cfg.sampler.guidance, config.evaluate.guidance)
     if guided > 1 and not config.drawing.text_dropout:
         raise ConfigError(
@@ -120,3 +126,4 @@ def _check_rewards(config: ConfigDict) -> None:
             f"config.generation.rewards.{EXTERNAL} needs an image-text encoder: name one, or a function that makes it, "
             "as config.generation.encoder='package.module:name'"
         )
+    open_encoder(config.generation.encoder)

@@ -2,27 +2,26 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from ml_collections import ConfigDict
 
 from mmrpt_jax.data.records import RandomAccess
 from mmrpt_jax.data.sidecar import join, open_sidecar
 from mmrpt_jax.reporting.completions import CompletionsWriter
 from mmrpt_jax.stages.advantages import make_advantage
-from mmrpt_jax.stages.answering import advantage_scale, answer_rollout, ref_logprobs, scoring
+from mmrpt_jax.stages.answering import advantage_scale, answer_rollout, completions_log, ref_logprobs, scoring
 from mmrpt_jax.stages.mmrpt.arms import Arm
 from mmrpt_jax.stages.mmrpt.fill import prompt_batches
 from mmrpt_jax.stages.mmrpt.mask import run_mask
 from mmrpt_jax.stages.mmrpt.rewards import configured_rewards, gain_column
 from mmrpt_jax.stages.mmrpt.score import run_score
 from mmrpt_jax.stages.run import Run
-from mmrpt_jax.training.answers import Answering, JudgedAnswers, collect_answers
+from mmrpt_jax.training.answers import Answering, collect_answers
 from mmrpt_jax.training.loop import train
 from mmrpt_jax.training.policy import make_policy_step
 from mmrpt_jax.training.reinforce import make_reinforcement_step
@@ -95,32 +94,10 @@ def _answering(run: Run, reference: Any, completions: CompletionsWriter) -> Answ
         train_on_truncated=cfg.train_on_truncated,
         keep=cfg.prompts_per_step,
         drop_zero_variance=cfg.drop_zero_variance,
-        on_judged=_completions_log(completions),
+        on_judged=completions_log(completions, prompts="masked"),
     )
 
 
 def loss_options(config: ConfigDict) -> dict[str, Any]:
     """Keyword arguments of `objectives.policy_loss`; the budget of Dr. GRPO is the longest completion."""
     return {**config.rl.loss.to_dict(), "budget": max(config.data.branch_lengths)}
-
-
-def _completions_log(writer: CompletionsWriter) -> Callable[[int, JudgedAnswers], None]:
-    """Writes what was judged."""
-
-    def write(step: int, judged: JudgedAnswers) -> None:
-        table, advantages = judged.judgement
-        shape, columns = advantages.shape, judged.batch.columns
-        writer.write(
-            step,
-            prompts=columns["masked"],
-            masked_spans=columns["answer"],
-            answers=np.reshape(judged.completions, shape).tolist(),
-            rewards={
-                "total": table.total.reshape(shape),
-                **{name: values.reshape(shape) for name, values in table.parts.items()},
-            },
-            advantages=advantages,
-            images=columns["id"],
-        )
-
-    return write
