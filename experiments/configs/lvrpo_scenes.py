@@ -103,12 +103,13 @@ def _sft() -> dict[str, Any]:
 def _align() -> dict[str, Any]:
     """Stage 2: groups of answers and groups of drawings, one update."""
     return {
-        "steps": 100,
+        "steps": 80,
         "learning_rate": 3e-4,
         "learning_rate_warmup": 5,
         "updates_per_rollout": 1,
         "sheet_every": 20,  # steps between pictures of what is drawn; 0 for none
-        "weights": {"understanding": 1.0, "generation": 1.0},
+        # Answers are few tokens and drawings many numbers: at equal weights the noise of the former drowns the latter.
+        "weights": {"understanding": 0.1, "generation": 1.0},
     }
 
 
@@ -116,7 +117,7 @@ def _understanding() -> dict[str, Any]:
     """Groups of answers."""
     return {
         "prompts_per_step": 16,
-        "oversample": 1,  # prompts drawn per prompt learned from
+        "oversample": 2,  # prompts drawn per prompt learned from
         "group_size": 8,
         "temperature": 1.0,
         "micro_batches": 1,
@@ -169,7 +170,7 @@ def _generation() -> dict[str, Any]:
                 "kl": "none",
                 "kl_coefficient": 0.0,
             },
-            "nft": {"beta": 1.0, "looks": 1, "kl": "none", "kl_coefficient": 0.0},
+            "nft": {"beta": 1.0, "looks": 1, "kl": "velocity", "kl_coefficient": 1e-3},
             "dpo": {"beta": 100.0},
             "rwr": {"temperature": 0.2, "looks": 1},
             "best_of": {"looks": 1},
