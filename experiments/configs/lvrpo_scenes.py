@@ -103,13 +103,13 @@ def _sft() -> dict[str, Any]:
 def _align() -> dict[str, Any]:
     """Stage 2: groups of answers and groups of drawings, one update."""
     return {
-        "steps": 80,
+        "steps": 50,
         "learning_rate": 3e-4,
         "learning_rate_warmup": 5,
         "updates_per_rollout": 1,
         "sheet_every": 20,  # steps between pictures of what is drawn; 0 for none
         # Answers are few tokens and drawings many numbers: at equal weights the noise of the former drowns the latter.
-        "weights": {"understanding": 0.1, "generation": 1.0},
+        "weights": {"understanding": 0.03, "generation": 1.0},
     }
 
 
@@ -131,7 +131,7 @@ def _understanding() -> dict[str, Any]:
 def _generation() -> dict[str, Any]:
     """Groups of drawings."""
     return {
-        "prompts_per_step": 16,
+        "prompts_per_step": 32,
         "oversample": 1,
         "group_size": 8,
         "micro_batches": 1,
@@ -153,7 +153,7 @@ def _generation() -> dict[str, Any]:
             "instruction_strict": 1.0,
             "instruction_soft": 1.0,
             "prompt_likelihood": 0.2,
-            "validity": 0.0,
+            "validity": 1.0,
             "yes_probability": 0.0,
             "knowledge": 0.0,
             "image_text_cosine": 0.0,
@@ -170,7 +170,7 @@ def _generation() -> dict[str, Any]:
                 "kl": "none",
                 "kl_coefficient": 0.0,
             },
-            "nft": {"beta": 1.0, "looks": 1, "kl": "velocity", "kl_coefficient": 1e-3},
+            "nft": {"beta": 1.0, "looks": 1, "kl": "velocity", "kl_coefficient": 1e-2},
             "dpo": {"beta": 100.0},
             "rwr": {"temperature": 0.2, "looks": 1},
             "best_of": {"looks": 1},

@@ -64,6 +64,8 @@ class Drawing:
         group_size: G.
         more_columns: (params, batch, images) -> further reward columns of B·G entries, computed on the devices.
         ref_velocity: (conditions, rollout, seeds) -> `DrawnBatch.ref_velocity`, or None where the loss needs none.
+        behaviour_velocity: (params, conditions, rollout, seeds) -> `DrawnBatch.behaviour_velocity`, or None where the
+            loss takes the present policy for it.
         keep: as in `answers.Answering`.
         drop_zero_variance: whether groups whose images all earned the same leave the loss and its normaliser.
         on_judged: called with the step and what was judged.
@@ -78,6 +80,7 @@ class Drawing:
         lambda params, batch, images: {}
     )
     ref_velocity: Callable[..., Array] | None = None
+    behaviour_velocity: Callable[..., Array] | None = None
     keep: int | None = None
     drop_zero_variance: bool = True
     on_judged: Callable[[int, JudgedImages], None] = lambda step, judged: None
@@ -97,9 +100,11 @@ def collect_drawings(
         batch.conditions, rollout, judgement.totals, judgement.advantages, trained, batch.seeds
     )
     learned = take_groups(everything, telling_groups(judgement, parts.keep))
+    seen = (learned.conditions, learned.rollout, learned.seeds)
     if parts.ref_velocity is not None:
-        ref = parts.ref_velocity(learned.conditions, learned.rollout, learned.seeds)
-        learned = learned._replace(ref_velocity=ref)
+        learned = learned._replace(ref_velocity=parts.ref_velocity(*seen))
+    if parts.behaviour_velocity is not None:
+        learned = learned._replace(behaviour_velocity=parts.behaviour_velocity(params, *seen))
     return learned, judgement.metrics() | _learned_from(judgement)
 
 

@@ -124,9 +124,16 @@ def test_groups_that_tell_nothing_are_passed_over(parts, keep, chosen):
         asked.append((conditions, rollout, seeds))
         return np.full((len(seeds), G, K, I, C), 0.25)
 
-    batch, metrics = collect(dataclasses.replace(parts, keep=keep, ref_velocity=ref_velocity))
-    # The reference is run behind what is learned from, and nothing else.
-    ((conditions, rollout, seeds),) = asked
+    def behaviour_velocity(params, *seen):
+        assert params == "params"
+        return ref_velocity(*seen) + 1
+
+    velocities = {"ref_velocity": ref_velocity, "behaviour_velocity": behaviour_velocity}
+    batch, metrics = collect(dataclasses.replace(parts, keep=keep, **velocities))
+    # The reference, and the policy that sampled, are run behind what is learned from, and nothing else.
+    (conditions, rollout, seeds), again = asked
+    assert all(a is b for a, b in zip((conditions, rollout, seeds), again, strict=True))
+    assert (batch.behaviour_velocity == 1.25).all()
     for found in (conditions, batch.conditions):
         np.testing.assert_array_equal(found.prompt, BATCH.conditions.prompt[chosen])
     for found in (rollout, batch.rollout):

@@ -121,11 +121,10 @@ def _drawing(run: Run, reference: Any, arm: Arm, drawings: DrawingsWriter) -> Dr
     cfg = run.config.generation
     sampler = image_sampler(cfg.sampler)
     coder, latent = run.coder, run.model.latent
-    rewards, ref = drawing_rewards(reward_weights(run.config, arm), encoder=open_encoder(cfg.encoder)), None
-    if needs_reference(run.config, arm):
-        algorithm = algorithm_of(run.config, arm)
-        looks = cfg.losses[algorithm].get("looks", 1)
-        ref = jax.jit(make_ref_velocity(run.model, sampler, algorithm=algorithm, looks=looks))
+    rewards = drawing_rewards(reward_weights(run.config, arm), encoder=open_encoder(cfg.encoder))
+    velocity = _velocity(run, arm, sampler)
+    # At the first update the present policy is the one that sampled.
+    remembered = algorithm_of(run.config, arm) == "nft" and run.config.align.updates_per_rollout > 1
     return Drawing(
         rollout=jax.jit(
             make_image_rollout(run.model, sampler, group_size=cfg.group_size, same_noise=cfg.same_noise)
@@ -135,11 +134,19 @@ def _drawing(run: Run, reference: Any, arm: Arm, drawings: DrawingsWriter) -> Dr
         advantage=_compare(cfg.advantage, arm),
         group_size=cfg.group_size,
         more_columns=self_judgement(run, reference, rewards),
-        ref_velocity=None if ref is None else functools.partial(ref, reference),
+        ref_velocity=functools.partial(velocity, reference) if needs_reference(run.config, arm) else None,
+        behaviour_velocity=velocity if remembered else None,
         keep=cfg.prompts_per_step,
         drop_zero_variance=cfg.drop_zero_variance,
         on_judged=_drawings_log(drawings),
     )
+
+
+def _velocity(run: Run, arm: Arm, sampler: FlowSampler) -> Callable[..., Any]:
+    """Where the arm's loss looks at drawings, what a policy says of them: (params, conditions, rollout, seeds)."""
+    algorithm = algorithm_of(run.config, arm)
+    looks = run.config.generation.losses[algorithm].get("looks", 1)
+    return jax.jit(make_ref_velocity(run.model, sampler, algorithm=algorithm, looks=looks))
 
 
 def _drawings_log(writer: DrawingsWriter) -> Callable[[int, JudgedImages], None]:

@@ -67,6 +67,9 @@ def _drawings(config: ConfigDict, model: UnifiedConfig, arm: Arm) -> float:
     reference = 0.0
     if needs_reference(config, arm):
         reference = contexts * drawing_flops(model, **shape, images=cfg.group_size, looks=looks)
+    if algorithm == "nft" and config.align.updates_per_rollout > 1:
+        # What the policy said before its updates is remembered.
+        reference += contexts * look
     return cfg.oversample * (drawn + _judging(config, model, arm)) + reference + update
 
 
