@@ -24,6 +24,7 @@ def tiny_config():
     config.model.decoder.update(sizes)
     config.model.vision.update({"image_height": 16, "image_width": 16})
     config.model.vision.transformer.update(sizes)
+    config.latent.update({"autoencoder": "patch", "downsample": 4})
     config.data.drawing_lengths = (24,)
     return config
 

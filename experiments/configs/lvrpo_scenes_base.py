@@ -1,9 +1,10 @@
 """The unified base model of the embedded world: captions, questions and drawings, imitated together.
 
 COMMAND: python -m experiments.launch --config=experiments/configs/lvrpo_scenes_base.py --workdir=runs/unified
-HARDWARE: two CPU cores, 2.7 GiB. WALL TIME: 22 min beside other work. SEED: 0. RESULT: 0.12 of its drawings are as asked
-(GenEval's accuracy, biased world), 0.72 / 0.48 of questions are answered right in the biased / flipped world. Tokens of
-raw pixels (64 of 192 numbers, 1,000 steps) gave patches of the right colours and no objects: see `docs/lvrpo.md`.
+HARDWARE: two CPU cores, 2.7 GiB. WALL TIME: 22 min beside other work. SEED: 0.
+RESULT: 0.12 of its drawings are as asked (GenEval, biased world), 0.72 / 0.48 of questions are answered right
+in the biased / flipped world. Tokens of raw pixels (64 of 192 numbers, 1,000 steps) gave patches of the right colours
+and no objects: see `docs/lvrpo.md`.
 """
 
 from ml_collections import ConfigDict

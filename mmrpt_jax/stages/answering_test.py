@@ -1,3 +1,6 @@
+import contextlib
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import pytest
@@ -7,8 +10,17 @@ from mmrpt_jax.data.prompts import caption_prompt, encode_prompts
 from mmrpt_jax.models import BranchTokens
 from mmrpt_jax.models.sharding import make_mesh
 from mmrpt_jax.models.vlm_test import random_parameters
-from mmrpt_jax.stages.answering import answer_rollout, ref_logprobs, scoring
+from mmrpt_jax.reporting.completions import CompletionsWriter
+from mmrpt_jax.reporting.jsonl import read_jsonl
+from mmrpt_jax.stages.answering import (
+    advantage_scale,
+    answer_rollout,
+    completions_log,
+    ref_logprobs,
+    scoring,
+)
 from mmrpt_jax.stages.run import Run
+from mmrpt_jax.training.judging import Judgement
 
 B, G, R, TEMPERATURE = 2, 3, 4, 0.5
 
@@ -81,3 +93,42 @@ def test_what_is_read_is_never_written(run):
     assert options["temperature"] == TEMPERATURE
     banned = np.flatnonzero(options["banned"])
     assert banned.tolist() == sorted([run.tokenizer.pad_id, run.tokenizer.image_id])
+
+
+@pytest.mark.parametrize(
+    ("variant", "scale", "expected"),
+    [("grpo", "variant", "group"), ("dr_grpo", "variant", "none"), ("grpo", "rloo", "rloo")],
+)
+def test_what_advantages_are_divided_by(variant, scale, expected):
+    assert (
+        advantage_scale(ConfigDict({"advantage": {"scale": scale}, "loss": {"variant": variant}})) == expected
+    )
+
+
+def judged(text):
+    columns = {"masked": ["a [MASK]"], "answer": ["box"], "id": ["x"]}
+    return SimpleNamespace(
+        batch=SimpleNamespace(columns=columns),
+        completions=[f"{text} 0", f"{text} 1"],
+        judgement=Judgement(
+            SimpleNamespace(total=np.array([1.5, 0.5]), parts={"exact": np.array([1.0, np.nan])}),
+            np.array([[1.0, -1.0]]),
+        ),
+    )
+
+
+def test_a_resumed_run_writes_its_steps_anew(tmp_path):
+    for first, last, text in ((0, 3, "early"), (2, 4, "late")):
+        with contextlib.closing(CompletionsWriter(tmp_path)) as writer:
+            write = completions_log(writer, prompts="masked")
+            for step in range(first, last):
+                write(step, judged(text))
+    lines = read_jsonl(tmp_path / "completions.jsonl")
+    assert [(line["step"], line["answers"]) for line in lines] == [
+        (0, ["early 0", "early 1"]),
+        (1, ["early 0", "early 1"]),
+        (2, ["late 0", "late 1"]),
+        (3, ["late 0", "late 1"]),
+    ]
+    assert lines[0]["rewards"] == {"total": [1.5, 0.5], "exact": [1.0, None]}
+    assert (lines[0]["prompt"], lines[0]["masked_span"], lines[0]["image"]) == ("a [MASK]", "box", "x")

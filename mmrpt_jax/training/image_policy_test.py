@@ -431,17 +431,6 @@ def test_every_look_has_a_time_and_a_noise_that_a_group_shares(drawn):
     assert not np.any(at.times[:, 0] == at.times[:, 1])
 
 
-@pytest.mark.parametrize("name", ["nft", "rwr", "best_of"])
-def test_two_looks_weigh_as_much_as_one(name, params, drawn):
-    batch = drawn(PLAIN)
-    options = {key: value for key, value in OPTIONS[name].items() if key not in ("kl", "kl_coefficient")}
-    totals = [
-        jax.jit(IMAGE_LOSSES[name](CONFIG, PLAIN, looks=looks, **options))(params, batch) for looks in (1, 2)
-    ]
-    (_, (once, _)), (_, (twice, _)) = totals
-    assert twice == pytest.approx(2 * float(once))
-
-
 @pytest.mark.parametrize("name", ["grpo", "nft"])
 def test_velocities_of_a_reference(name, params, off_policy):
     batch = off_policy(name)

@@ -33,6 +33,8 @@ def open_finished(workdir: str | Path) -> Run:
         raise ConfigError(
             f"{folder}: the config.mesh of the run does not suit this machine: {error}"
         ) from None
+    if config.latent.autoencoder == "linear" and not (folder / "autoencoder.safetensors").is_file():
+        raise ConfigError(f"{folder} holds no finished run: there is no autoencoder.safetensors in it")
     tokenizer = load_tokenizer(str(folder / "tokenizer.json"))
     return Run(config, folder, tokenizer, unified_config(config, tokenizer.vocab_size), None, mesh)
 
