@@ -2,7 +2,7 @@
 
 COMMAND: python -m experiments.launch --config=experiments/configs/lvrpo_scenes.py --workdir=runs/lvrpo_scenes
 HARDWARE: two CPU cores, 2.6 GiB. WALL TIME: 8 min. SEED: 0.
-RESULT: GenEval's accuracy of drawings base 0.12, sft 0.12, lvrpo 0.24 (exact numbers 0.11, 0.11, 0.23), questions
+RESULT: GenEval's accuracy of drawings base 0.12, sft 0.11, lvrpo 0.24 (exact numbers 0.11, 0.11, 0.23), questions
 answered 0.72, 0.72, 0.71: at equal compute LVRPO draws twice as much as asked as imitation does, and answers as well.
 """
 

@@ -83,7 +83,10 @@ def fit_linear_autoencoder(
 def save_linear_autoencoder(path: str | os.PathLike[str], coder: LinearAutoencoder) -> None:
     """Writes a safetensors file: components of nearly equal variance differ between machines, so keep them."""
     arrays = {"mean": coder.mean, "basis": coder.basis, "scale": coder.scale}
-    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path)
+    # Whole or not there: half a file would be taken for the run's own.
+    partial = f"{os.fspath(path)}.partial"
+    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, partial)
+    os.replace(partial, path)
 
 
 def load_linear_autoencoder(path: str | os.PathLike[str]) -> LinearAutoencoder:

@@ -64,19 +64,19 @@ class Noised(NamedTuple):
     """Images at fresh noise, `looks` times each, one look after the other.
 
     All images of a group share the times and noises, so that they differ in nothing else: what is common to them falls
-    out of the comparison. (DiffusionNFT draws a time for each image; small groups learned twice as slowly from that.)
+    out of the comparison. (DiffusionNFT draws a time for each image.)
 
     Attributes:
-    latents: x_t, [B G I C].
-        times: [B G].
+        latents: x_t, [B G·looks I C].
+        times: [B G·looks].
         clean: x_0.
         noise: ε.
     """
 
-    latents: Float[Array, "B G I C"]
-    times: Float[Array, "B G"]
-    clean: Float[Array, "B G I C"]
-    noise: Float[Array, "B G I C"]
+    latents: Float[Array, "B N I C"]
+    times: Float[Array, "B N"]
+    clean: Float[Array, "B N I C"]
+    noise: Float[Array, "B N I C"]
 
 
 def noise_anew(

@@ -94,7 +94,11 @@ def format_health(metrics: Mapping[str, float]) -> str:
     fields += _measured(metrics)
     # A step of several tasks reports theirs under their names.
     for task in sorted(key.removesuffix("/loss") for key in metrics if key.endswith("/loss")):
-        own = {key.removeprefix(f"{task}/"): value for key, value in metrics.items() if key.startswith(task)}
+        own = {
+            key.removeprefix(f"{task}/"): value
+            for key, value in metrics.items()
+            if key.startswith(f"{task}/")
+        }
         fields.append(f"{task}: {', '.join(_measured(own))}")
     if "host_memory_bytes" in metrics:
         fields.append(f"mem {metrics['host_memory_bytes'] / 2**30:.2f} GiB")

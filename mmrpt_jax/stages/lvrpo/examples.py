@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from mmrpt_jax.data.drawing_source import DrawingSource
@@ -92,8 +91,8 @@ def prompts_to_draw(run: Run, *, prompts: int) -> Callable[[int], Iterator[Drawi
         conditions = conditions_of(run, texts)
         columns: dict[str, list[Any]] = {"clauses": [prompt.clauses for prompt in batch["prompt"]]}
         columns["tag"] = [prompt.tag for prompt in batch["prompt"]]
-        seeds = jax.device_put(np.asarray(batch["seed"], np.int32))
-        return DrawingPrompts(conditions, texts, columns, run.place(seeds))
+        seeds = run.place(np.asarray(batch["seed"], np.int32))
+        return DrawingPrompts(conditions, texts, columns, seeds)
 
     source = _PromptsAlone(_drawings(run))
     return batches(source, None, build, seed=run.data_seed("drawing_policy"), batch_size=prompts)
