@@ -22,6 +22,7 @@ from mmrpt_jax.stages.checks import ConfigError
 from mmrpt_jax.stages.lvrpo.examiner import make_drawer
 from mmrpt_jax.stages.lvrpo.finished import open_finished, trained_arm
 from mmrpt_jax.stages.lvrpo.user_prompts import safe_prompts, unknown_words_warning
+from mmrpt_jax.stages.lvrpo.validate import check_guidance
 
 
 def draw(options: argparse.Namespace) -> str:
@@ -40,12 +41,10 @@ def draw(options: argparse.Namespace) -> str:
     if warning := unknown_words_warning(run.tokenizer, safe):
         print(f"warning: {warning}", file=sys.stderr)
     evaluate = run.config.evaluate
-    drawer = make_drawer(
-        run,
-        samples=options.samples,
-        steps=options.steps or evaluate.steps,
-        guidance=evaluate.guidance if options.guidance is None else options.guidance,
-    )
+    guidance = evaluate.guidance if options.guidance is None else options.guidance
+    check_guidance(run.config, guidance)
+    steps = options.steps or evaluate.steps
+    drawer = make_drawer(run, samples=options.samples, steps=steps, guidance=guidance)
     images = drawer.draw(params, safe, seed=options.seed)
     write_geneval(options.out, metadata, images)
     return f"{options.out}: {len(texts)} prompts, {options.samples} images each, drawn by {options.arm}"

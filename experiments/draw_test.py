@@ -147,6 +147,17 @@ def test_other_images_are_told_of_before_anything_is_drawn(command, finished, pr
     assert StandIn.last is None
 
 
+def test_guidance_needs_a_model_that_saw_no_text(command, finished, prompts, tmp_path, capsys):
+    config = json.loads((finished / "config.json").read_text())
+    config["drawing"]["text_dropout"] = 0.0
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    for name in ("tokenizer.json", "arms"):
+        (tmp_path / name).symlink_to(finished / name)
+    assert run(command, tmp_path, prompts, tmp_path / "out", "--guidance=3") == 2
+    assert "guidance of 3.0 steers away from a prompt without text" in capsys.readouterr().err
+    assert StandIn.last is None
+
+
 def test_a_run_that_does_not_draw_is_told(command, prompts, tmp_path, capsys):
     for name in ("config.json", "tokenizer.json"):
         (tmp_path / name).write_text("{}")

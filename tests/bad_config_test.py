@@ -135,6 +135,18 @@ def test_what_cannot_run_is_told_in_one_sentence(config, changes, message):
             "config.arms: 'shuffled' exchanges advantages, and config.generation.algorithm='dpo' learns from rewards",
         ),
         ({"understanding.group_size": 1}, "config.understanding.group_size is 1"),
+        (
+            {"generation.sampler.window": (1,)},
+            "config.generation.sampler.window is (1,): give its first step",
+        ),
+        ({"latent.downsample": 0}, "config.latent.downsample is 0: it must be at least 1"),
+        ({"evaluate.samples": 0}, "config.evaluate.samples is 0: it must be at least 1"),
+        ({"generation.losses.nft.beta": 0.0}, "config.generation.losses.nft.beta is 0.0: it must be above 0"),
+        ({"arms": ()}, "config.arms is empty, so there is nothing to evaluate"),
+        (
+            {"generation.questions_at_a_time": 12},
+            "config.generation.questions_at_a_time: 12 prompts at a time",
+        ),
         ({"generation.oversample": 0}, "config.generation.oversample is 0"),
         ({"generation.micro_batches": 3}, "config.generation.prompts_per_step=8 does not divide"),
         ({"understanding.rewards": {"format": 0.0}}, "config.understanding.rewards: every weight is 0"),

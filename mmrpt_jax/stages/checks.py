@@ -39,6 +39,31 @@ def check_files(config: ConfigDict) -> None:
             raise ConfigError(f"config.init.{name}: there is no file {path}")
 
 
+def value_of(config: ConfigDict, field: str) -> Any:
+    """The value of "section.….name"."""
+    value: Any = config
+    for part in field.split("."):
+        value = value[part]
+    return value
+
+
+def at_least(config: ConfigDict, field: str, least: float, *, above: bool = False) -> None:
+    """Checks a number.
+
+    Args:
+        config: holds it.
+        field: "section.….name".
+        least: what it may not be below.
+        above: it may not be `least` either.
+
+    Raises:
+        ConfigError: it is too small.
+    """
+    value = value_of(config, field)
+    if value < least or (above and value == least):
+        raise ConfigError(f"config.{field} is {value}: it must be {'above' if above else 'at least'} {least}")
+
+
 def check_groups(config: ConfigDict, section: str) -> None:
     """Checks that `config.<section>` draws groups that can be compared.
 

@@ -27,7 +27,7 @@ from mmrpt_jax.stages.lvrpo.pretrain import imitation_batches, imitation_tasks
 from mmrpt_jax.stages.run import Run, is_complete, mark_complete, read_summary
 
 # Test items are the same for all arms and seeds, and so is the noise that drawings begin with.
-_STREAM = _NOISE = 0
+_STREAM = NOISE = 0
 # Twice as many as the model is wide, to compare arms by the rank of their states.
 _STATES = 256
 _HEADLINES = ("drawn", "diversity", "questions")
@@ -55,7 +55,7 @@ def measure(run: Run, examiner: Examiner, params: Any) -> dict[str, float]:
     row: dict[str, float] = {}
     for place, world in enumerate(run.config.evaluate.drawn_worlds):
         prompts = test_prompts(run, world)
-        images = examiner.drawer.draw(params, [prompt.text for prompt in prompts], seed=_NOISE)
+        images = examiner.drawer.draw(params, [prompt.text for prompt in prompts], seed=NOISE)
         row |= _drawn(world, prompts, images)
         if place == 0:
             row |= _read_back(examiner, params, world, prompts, images, row[f"drawn/{world}"])

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from mmrpt_jax.reporting.gallery import GalleryRow, gallery
 from mmrpt_jax.scenes import TAGS, grade_image
-from mmrpt_jax.stages.lvrpo.evaluate import test_prompts
+from mmrpt_jax.stages.lvrpo.evaluate import NOISE, test_prompts
 from mmrpt_jax.stages.lvrpo.examiner import Examiner
 from mmrpt_jax.stages.run import Run
 
@@ -16,7 +16,7 @@ def show_arms(run: Run, examiner: Examiner, path: Path) -> None:
     drawn = []
     for name in run.config.arms:
         params = run.weights(run.workdir / "arms" / name / "weights.safetensors")
-        drawn.append(examiner.drawer.draw(params, texts, seed=0)[:, 0])
+        drawn.append(examiner.drawer.draw(params, texts, seed=NOISE)[:, 0])
     rows = [
         GalleryRow(prompt.text, images, [grade_image(prompt, image) for image in images])
         for prompt, images in zip(prompts, zip(*drawn, strict=True), strict=True)

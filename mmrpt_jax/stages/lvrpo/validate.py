@@ -10,13 +10,47 @@ from mmrpt_jax.objectives import FLOW_KL_KINDS, VARIANTS
 from mmrpt_jax.rewards import IMAGE_REWARDS, REWARDS
 from mmrpt_jax.scenes import WORLDS
 from mmrpt_jax.stages.advantages import COMBINE, SCALES
-from mmrpt_jax.stages.checks import ConfigError, check_batches, check_files, check_groups, one_of
+from mmrpt_jax.stages.checks import (
+    ConfigError,
+    at_least,
+    check_batches,
+    check_files,
+    check_groups,
+    one_of,
+    value_of,
+)
 from mmrpt_jax.stages.lvrpo.align import image_sampler
 from mmrpt_jax.stages.lvrpo.arms import ARMS
 from mmrpt_jax.stages.lvrpo.rewards import EXTERNAL, open_encoder
 from mmrpt_jax.training.image_policy import IMAGE_LOSSES
 
 STAGES = ("pretrain", "align", "evaluate")
+_COUNTS = (
+    "log_every",
+    "save_every",
+    "latent.downsample",
+    "latent.channels",
+    "latent.pack",
+    "drawing.repeats",
+    "align.steps",
+    "align.updates_per_rollout",
+    "generation.sampler.steps",
+    "generation.questions_at_a_time",
+    "generation.losses.nft.looks",
+    "generation.losses.rwr.looks",
+    "generation.losses.best_of.looks",
+    "evaluate.prompts",
+    "evaluate.samples",
+    "evaluate.steps",
+    "evaluate.questions",
+    "evaluate.caption_tokens",
+)
+_POSITIVE = (
+    "drawing.shift",
+    "generation.sampler.shift",
+    "generation.losses.nft.beta",
+    "generation.losses.rwr.temperature",
+)
 
 
 def check_config(config: ConfigDict) -> None:
@@ -28,6 +62,13 @@ def check_config(config: ConfigDict) -> None:
     for field, values, known in _names(config):
         for value in values:
             one_of(field, value, known)
+    for field in _COUNTS:
+        at_least(config, field, 1)
+    for field in _POSITIVE:
+        at_least(config, field, 0, above=True)
+    for field in ("arms", "evaluate.drawn_worlds"):
+        if "evaluate" in config.stages and not value_of(config, field):
+            raise ConfigError(f"config.{field} is empty, so there is nothing to evaluate")
     check_files(config)
     _check_latents(config)
     _check_sampler(config)
@@ -42,6 +83,7 @@ def check_config(config: ConfigDict) -> None:
             ("drawing.batch_size", 1),
             ("understanding.prompts_per_step", config.understanding.micro_batches),
             ("generation.prompts_per_step", config.generation.micro_batches),
+            ("generation.questions_at_a_time", 1),
             ("evaluate.batch_size", 1),
         ],
     )
@@ -93,6 +135,11 @@ def _check_latents(config: ConfigDict) -> None:
 
 def _check_sampler(config: ConfigDict) -> None:
     cfg = config.generation
+    if len(cfg.sampler.window) not in (0, 2):
+        raise ConfigError(
+            f"config.generation.sampler.window is {tuple(cfg.sampler.window)}: give its first step and the one "
+            "behind its last, or nothing"
+        )
     try:
         sampler = image_sampler(cfg.sampler)
     except ValueError as error:
@@ -107,10 +154,18 @@ def _check_sampler(config: ConfigDict) -> None:
             "config.arms: 'shuffled' exchanges advantages, and "
             f"config.generation.algorithm={cfg.algorithm!r} learns from rewards: leave it out, or choose grpo or nft"
         )
-    guided = max(cfg.sampler.guidance, config.evaluate.guidance)
-    if guided > 1 and not config.drawing.text_dropout:
+    check_guidance(config, max(cfg.sampler.guidance, config.evaluate.guidance))
+
+
+def check_guidance(config: ConfigDict, scale: float) -> None:
+    """Checks that a model trained by `config` can be steered with `scale`.
+
+    Raises:
+        ConfigError: it never saw the prompt to steer away from.
+    """
+    if scale > 1 and not config.drawing.text_dropout:
         raise ConfigError(
-            f"guidance of {guided} steers away from a prompt without text, which training never shows: raise "
+            f"guidance of {scale} steers away from a prompt without text, which training never shows: raise "
             "config.drawing.text_dropout above 0"
         )
 
