@@ -15,7 +15,7 @@ from mmrpt_jax.assets import SCENES_TOKENIZER, UNIFIED_AUTOENCODER, UNIFIED_WEIG
 
 
 def get_config() -> ConfigDict:
-    """Base, data-matched supervised control and LVRPO, one seed."""
+    """Base, supervised control at equal compute and LVRPO, one seed."""
     mmrpt = mmrpt_scenes.get_config()
     config = ConfigDict()
     config.title = "LVRPO on scenes"

@@ -9,7 +9,7 @@ from experiments.configs import lvrpo_scenes
 
 
 def get_config() -> ConfigDict:
-    """Data-matched supervision, best of G, shuffled and single rewards, one task alone, both."""
+    """Supervision at equal compute, best of G, shuffled and single rewards, one task alone, both."""
     config = lvrpo_scenes.get_config()
     config.title = "LVRPO on scenes, with controls"
     config.seeds = (0, 1, 2)

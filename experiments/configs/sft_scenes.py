@@ -1,4 +1,4 @@
-"""The data-matched control of LVRPO alone: true answers and pictures of its prompts, imitated. Not yet run.
+"""The supervised control of LVRPO alone: true answers and pictures of its prompts, imitated. Not yet run.
 
 COMMAND: python -m experiments.launch --config=experiments/configs/sft_scenes.py --workdir=runs/sft
 """
