@@ -25,6 +25,7 @@ from mmrpt_jax.scenes.questions import ask_presence
 from mmrpt_jax.stages.checks import ConfigError
 from mmrpt_jax.stages.run import Run
 from mmrpt_jax.training.drawings import DrawingPrompts
+from mmrpt_jax.training.judging import per_member
 
 # The one reward of kind "external".
 EXTERNAL = "image_text_cosine"
@@ -79,8 +80,7 @@ def _likelihood(run: Run, judge: Any) -> Callable[[DrawingPrompts, np.ndarray], 
     scored = jax.jit(lambda params, *inputs: forward(run.vlm, params, *inputs).logprobs)
 
     def column(batch: DrawingPrompts, images: np.ndarray) -> dict[str, list[float]]:
-        group = len(images) // len(batch.texts)
-        texts = [[f"{text}{EOS}"] for text in batch.texts for _ in range(group)]
+        texts = [[f"{text}{EOS}"] for text in per_member(batch.texts, _group_size(batch, images))]
         branches = encode_branches(run.tokenizer, texts, lengths=run.config.data.drawing_lengths)
         prompts = run.prompts([caption_prompt()] * len(images))
         logprobs = scored(judge, *run.place((images[:, None], prompts, branches)))
@@ -95,16 +95,25 @@ def _assent(run: Run, judge: Any) -> Callable[[DrawingPrompts, np.ndarray], dict
     candidates = [completion("", "yes"), completion("", "no")]
 
     def column(batch: DrawingPrompts, images: np.ndarray) -> dict[str, list[float]]:
-        group = len(images) // len(batch.texts)
-        asked = [_presence(clauses) for clauses in batch.columns["clauses"] for _ in range(group)]
-        seen = [image for image, questions in zip(images, asked, strict=True) for _ in questions]
-        prompts = [question_prompt(question) for questions in asked for question in questions]
+        wanted = per_member(batch.columns["clauses"], _group_size(batch, images))
+        asked = [_presence(clauses) for clauses in wanted]
+        seen, prompts, ends = _flat(images, asked)
         scores = evaluator.log_likelihoods(judge, seen, prompts, [candidates] * len(prompts))
         sure = np.asarray(yes_probability(*np.stack(scores).T))
-        ends = np.cumsum([len(questions) for questions in asked])
-        return {"yes_probability": [float(part.mean()) for part in np.split(sure, ends[:-1])]}
+        return {"yes_probability": [float(part.mean()) for part in np.split(sure, ends)]}
 
     return column
+
+
+def _group_size(batch: DrawingPrompts, images: np.ndarray) -> int:
+    return len(images) // len(batch.texts)
+
+
+def _flat(images: np.ndarray, asked: list[list[str]]) -> tuple[list[np.ndarray], list[str], np.ndarray]:
+    """An image and a prompt per question, and where the questions of the next image begin."""
+    seen = [image for image, questions in zip(images, asked, strict=True) for _ in questions]
+    prompts = [question_prompt(question) for questions in asked for question in questions]
+    return seen, prompts, np.cumsum([len(questions) for questions in asked])[:-1]
 
 
 def _presence(clauses: Clauses) -> list[str]:
@@ -120,12 +129,10 @@ def _answers(run: Run, judge: Any) -> Callable[[DrawingPrompts, np.ndarray], dic
     evaluator = run.evaluator(batch_size=run.config.generation.questions_at_a_time)
 
     def column(batch: DrawingPrompts, images: np.ndarray) -> dict[str, list[list[str]]]:
-        group = len(images) // len(batch.texts)
-        asked = [questions_of_clauses(clauses) for clauses in batch.columns["clauses"] for _ in range(group)]
-        seen = [image for image, questions in zip(images, asked, strict=True) for _ in questions]
-        prompts = [question_prompt(question.question) for questions in asked for question in questions]
+        wanted = per_member(batch.columns["clauses"], _group_size(batch, images))
+        asked = [[question.question for question in questions_of_clauses(clauses)] for clauses in wanted]
+        seen, prompts, ends = _flat(images, asked)
         replies = [parse_completion(text).answer or "" for text in evaluator.generate(judge, seen, prompts)]
-        ends = np.cumsum([len(questions) for questions in asked])
-        return {"answers": [list(part) for part in np.split(np.array(replies, object), ends[:-1])]}
+        return {"answers": [list(part) for part in np.split(np.array(replies, object), ends)]}
 
     return column
