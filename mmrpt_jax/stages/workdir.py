@@ -1,14 +1,19 @@
 """The folder of an experiment: what runs in it is written down, and nothing else may run there."""
 
+import contextlib
 import importlib.metadata
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
 from ml_collections import ConfigDict
 
+from mmrpt_jax.models.config import UnifiedConfig, VLMConfig
+from mmrpt_jax.models.sharding import make_mesh
 from mmrpt_jax.stages.checks import ConfigError
-from mmrpt_jax.stages.run import write_whole
+from mmrpt_jax.stages.run import Run, open_tokenizer, write_whole
+from mmrpt_jax.training.metrics import MetricWriter
 
 # What may differ between two starts in one folder: what is told and kept, and which parts run.
 _MAY_CHANGE = ("title", "stages", "arms", "log_every", "save_every", "overlays", "compilation_cache")
@@ -35,6 +40,27 @@ def open_workdir(config: ConfigDict, workdir: str | Path) -> Path:
     _keep_compiled(config, folder)
     write_identity(config, folder)
     return folder
+
+
+@contextlib.contextmanager
+def open_run(
+    config: ConfigDict, workdir: str | Path, model_of: Callable[[ConfigDict, int], VLMConfig | UnifiedConfig]
+) -> Iterator[Run]:
+    """The run of a config in its folder; its metrics are written while it is open.
+
+    Args:
+        config: checked.
+        workdir: made if it is not there.
+        model_of: the model that a config and a number of token ids describe.
+
+    Raises:
+        ConfigError: the folder holds another experiment.
+    """
+    folder = open_workdir(config, workdir)
+    tokenizer = open_tokenizer(config, folder)
+    with MetricWriter(folder) as writer:
+        model, mesh = model_of(config, tokenizer.vocab_size), make_mesh(**config.mesh.to_dict())
+        yield Run(config, folder, tokenizer, model, writer, mesh)
 
 
 def write_identity(config: ConfigDict, workdir: Path) -> None:

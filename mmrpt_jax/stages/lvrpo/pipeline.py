@@ -2,7 +2,6 @@
 
 from ml_collections import ConfigDict
 
-from mmrpt_jax.models.sharding import make_mesh
 from mmrpt_jax.stages.lvrpo.evaluate import evaluate_arm, headline_columns
 from mmrpt_jax.stages.lvrpo.examiner import open_examiner
 from mmrpt_jax.stages.lvrpo.pretrain import run_pretrain
@@ -10,19 +9,15 @@ from mmrpt_jax.stages.lvrpo.rl import run_arm
 from mmrpt_jax.stages.lvrpo.showing import show_arms
 from mmrpt_jax.stages.lvrpo.validate import check_config
 from mmrpt_jax.stages.results import write_results
-from mmrpt_jax.stages.run import Run, open_tokenizer, unified_config
-from mmrpt_jax.stages.workdir import open_workdir
-from mmrpt_jax.training.metrics import MetricWriter
+from mmrpt_jax.stages.run import unified_config
+from mmrpt_jax.stages.workdir import open_run
 
 
 def run_experiment(config: ConfigDict, workdir: str) -> None:
     """Runs the stages of `config.stages` that are not complete in `workdir`."""
     check_config(config)
-    folder = open_workdir(config, workdir)
-    tokenizer = open_tokenizer(config, folder)
-    with MetricWriter(folder) as writer:
-        model, mesh = unified_config(config, tokenizer.vocab_size), make_mesh(**config.mesh.to_dict())
-        run = Run(config, folder, tokenizer, model, writer, mesh)
+    with open_run(config, workdir, unified_config) as run:
+        folder = run.workdir
         if "pretrain" in config.stages:
             run.timed("pretrain", lambda: run_pretrain(run))
         if "align" in config.stages:

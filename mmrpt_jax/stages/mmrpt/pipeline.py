@@ -2,7 +2,6 @@
 
 from ml_collections import ConfigDict
 
-from mmrpt_jax.models.sharding import make_mesh
 from mmrpt_jax.stages.mmrpt.arms import find_arm
 from mmrpt_jax.stages.mmrpt.caption import run_caption
 from mmrpt_jax.stages.mmrpt.evaluate import evaluate_arm, headline_columns
@@ -12,20 +11,16 @@ from mmrpt_jax.stages.mmrpt.rl import run_arm
 from mmrpt_jax.stages.mmrpt.score import run_score
 from mmrpt_jax.stages.mmrpt.validate import check_config
 from mmrpt_jax.stages.results import write_results
-from mmrpt_jax.stages.run import Run, model_config, open_tokenizer
-from mmrpt_jax.stages.workdir import open_workdir
-from mmrpt_jax.training.metrics import MetricWriter
+from mmrpt_jax.stages.run import model_config
+from mmrpt_jax.stages.workdir import open_run
 
 
 def run_experiment(config: ConfigDict, workdir: str) -> None:
     """Runs the stages of `config.stages` that are not complete in `workdir`."""
     check_config(config)
     arms = {name: find_arm(name) for name in config.arms}
-    folder = open_workdir(config, workdir)
-    tokenizer = open_tokenizer(config, folder)
-    with MetricWriter(folder) as writer:
-        model, mesh = model_config(config, tokenizer.vocab_size), make_mesh(**config.mesh.to_dict())
-        run = Run(config, folder, tokenizer, model, writer, mesh)
+    with open_run(config, workdir, model_config) as run:
+        folder = run.workdir
         if "caption" in config.stages:
             run.timed("caption", lambda: run_caption(run))
         if "score" in config.stages:
