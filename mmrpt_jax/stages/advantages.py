@@ -18,6 +18,7 @@ from mmrpt_jax.objectives import (
     normalise_then_sum,
     rloo_advantages,
     sum_then_normalise,
+    zero_variance_groups,
 )
 
 COMBINE: Mapping[str, Callable[..., Any]] = MappingProxyType(
@@ -42,12 +43,18 @@ def make_advantage(cfg: ConfigDict, *, scale: str | None = None) -> Callable[...
 
 
 def make_best_of_advantage() -> Callable[..., Any]:
-    """1 for the best of a group, shared where there are several, and 0 for the rest: imitation of the best."""
+    """Imitation of the best: G for the best of a group, in equal shares to those that tie, and 0 for the rest.
+
+    G, and not 1, so that a mean over all members is the mean loss of the best ones. Where all tie nobody is imitated:
+    the best of eight wrong answers is a wrong one.
+    """
 
     @jax.jit
     def advantage(rewards, weights, *, valid):
         totals = jnp.sum(jnp.where(valid, rewards, 0.0) * weights, axis=-1)
-        return best_of_group_weights(totals, valid=valid.any(axis=-1))
+        scorable = valid.any(axis=-1)
+        shares = best_of_group_weights(totals, valid=scorable) * totals.shape[-1]
+        return jnp.where(zero_variance_groups(totals, valid=scorable)[..., None], 0.0, shares)
 
     return advantage
 

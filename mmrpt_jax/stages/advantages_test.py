@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from mmrpt_jax.stages.advantages import make_advantage, shuffled
+from mmrpt_jax.stages.advantages import make_advantage, make_best_of_advantage, shuffled
 
 REWARDS = np.array([[[1.0], [0.0], [0.0], [1.0]], [[0.9], [0.1], [0.1], [0.1]]], np.float32)
 ONE = np.ones(1, np.float32)
@@ -46,3 +46,14 @@ def test_shuffled_credit_stays_in_its_group_and_says_nothing():
     assert abs(np.corrcoef(np.ravel(straight), np.ravel(crossed))[0, 1]) < 0.1
     # The same rewards are shuffled alike.
     np.testing.assert_array_equal(advantages("none", wrap=shuffled), advantages("none", wrap=shuffled))
+
+
+def test_the_best_are_imitated_where_there_is_a_best():
+    rewards = np.array([[0.2, 0.7, 0.1, 0.7], [0.0, 0.0, 0.0, 0.0], [0.5, 0.1, 0.9, 0.3]], np.float32)[
+        ..., None
+    ]
+    valid = np.ones(rewards.shape, bool)
+    valid[2, 2] = False
+    found = make_best_of_advantage()(rewards, ONE, valid=valid)
+    # Two share the first; nobody is better than another in the second; the best of the third has no score.
+    np.testing.assert_allclose(found, [[0, 2, 0, 2], [0, 0, 0, 0], [4, 0, 0, 0]])

@@ -68,7 +68,7 @@ class Answering:
         ref_logprobs: (images, prompt, branches) -> [B G R] under the reference, or None without a KL term.
         train_on_truncated: whether completions without an end token are in the loss (they are always in the baseline).
         keep: how many groups are learned from, at most as many as prompts are given; all of them if None. Groups whose
-            answers all earned the same are passed over where there are others.
+            answers teach nothing are passed over where there are others.
         drop_zero_variance: whether such groups leave the loss and its normaliser; their advantage is 0 either way.
         on_judged: called with the step and what was judged.
     """

@@ -67,7 +67,7 @@ class Drawing:
         behaviour_velocity: (params, conditions, rollout, seeds) -> `DrawnBatch.behaviour_velocity`, or None where the
             loss takes the present policy for it.
         keep: as in `answers.Answering`.
-        drop_zero_variance: whether groups whose images all earned the same leave the loss and its normaliser.
+        drop_zero_variance: whether groups that teach nothing leave the loss and its normaliser.
         on_judged: called with the step and what was judged.
     """
 

@@ -13,6 +13,9 @@ from mmrpt_jax.rewards import RewardFn, RewardTable, is_well_formed, score
 # (rewards [B G K], weights [K], valid=[B G K]) -> [B G], as `objectives.sum_then_normalise`
 Advantage = Callable[..., Float[np.ndarray, "B G"]]
 
+# Equal rewards leave this much of an advantage, at most: the mean of eight times 0.3 is not 0.3.
+_ROUNDING = 1e-6
+
 
 class Judgement(NamedTuple):
     """What groups earned.
@@ -37,8 +40,8 @@ class Judgement(NamedTuple):
 
     @property
     def zero_variance(self) -> Bool[np.ndarray, "B"]:
-        """Groups whose members all earned the same: they teach nothing."""
-        return np.asarray(zero_variance_groups(self.totals, valid=self.scorable))
+        """Groups whose advantages are all the same: they teach nothing, whatever the spread of their rewards."""
+        return np.asarray(zero_variance_groups(self.advantages, valid=self.scorable, tolerance=_ROUNDING))
 
     def by_group(self) -> dict[str, Float[np.ndarray, "B G"]]:
         """The total and every part of the rewards, group by group; NaN where a reward declares a member unscorable."""
@@ -56,7 +59,7 @@ class Judgement(NamedTuple):
 
 
 def telling_groups(judgement: Judgement, keep: int | None) -> Int[np.ndarray, "keep"]:
-    """The first `keep` groups in their order, those whose members all earned the same only if others are too few.
+    """The first `keep` groups in their order, those that teach nothing only if others are too few.
 
     DAPO (arXiv 2503.14476) draws prompts until a batch is full of groups that teach something. Here a fixed number of
     prompts is drawn, more than are learned from, so that shapes stay fixed and the order of the data stays a function

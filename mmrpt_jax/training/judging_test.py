@@ -11,12 +11,12 @@ NAN = float("nan")
 
 
 def judgement_of(totals, scorable=None, **parts):
-    """A judgement of these totals; advantages play no part."""
+    """A judgement of these totals, which are their own advantages: what is equal is equal in both."""
     totals = np.array(totals, np.float32)
     scorable = np.ones(totals.shape, bool) if scorable is None else np.array(scorable)
     parts = {name: np.ravel(np.float32(part)) for name, part in parts.items()}
     table = RewardTable(totals.ravel(), parts, scorable.ravel(), np.ones(totals.size, bool))
-    return Judgement(table, np.zeros_like(totals))
+    return Judgement(table, totals)
 
 
 VARIED, FLAT = [0.0, 1.0, 1.0], [0.5, 0.5, 0.5]
@@ -37,6 +37,14 @@ VARIED, FLAT = [0.0, 1.0, 1.0], [0.5, 0.5, 0.5]
 )
 def test_groups_that_tell_something_come_first(groups, keep, chosen):
     assert telling_groups(judgement_of(groups), keep).tolist() == chosen
+
+
+def test_a_spread_that_the_advantages_mute_tells_nothing():
+    muted = judgement_of([VARIED, VARIED])._replace(advantages=np.float32([[0, 0, 0], [-0.6, 0.3, 0.3]]))
+    assert muted.zero_variance.tolist() == [True, False]
+    # Rounding is no spread.
+    rounded = judgement_of([FLAT])._replace(advantages=np.float32([[0, 2e-8, -1e-8]]))
+    assert rounded.zero_variance.tolist() == [True]
 
 
 def test_members_without_a_score_tell_nothing():
