@@ -25,6 +25,9 @@ def policy_flops(config: ConfigDict, model: VLMConfig, records: int) -> float:
     refreshes = (rl.steps - 1) // rl.refresh_every if rl.refresh_every else 0
     caption = {"prompt_tokens": min(data.prompt_lengths), "branch_tokens": max(data.caption_lengths)}
     scoring = _SCORING_PASSES * forward_flops(model, prompts=records, group=1, **caption)
+    if config.mask.blind_reads == "prompt":
+        masks = records * config.mask.max_spans // config.mask.spans_per_prompt
+        scoring += forward_flops(model, prompts=masks, group=1, **_fill_shape(config))
     return config.fill.warmup_steps * supervised_flops(config, model) + rl.steps * step + refreshes * scoring
 
 

@@ -23,7 +23,8 @@ def config():
         "loss": {"kl": "none"},
     }
     fill = {"warmup_steps": 5, "batch_size": 7}
-    return ConfigDict({"data": lengths, "caption": caption, "fill": fill, "rl": rl})
+    mask = {"blind_reads": "caption", "max_spans": 3, "spans_per_prompt": 1}
+    return ConfigDict({"data": lengths, "caption": caption, "fill": fill, "rl": rl, "mask": mask})
 
 
 def test_supervised_and_caption_steps(config, tiny_model):
@@ -68,6 +69,10 @@ def test_candidates_and_refreshed_masks_are_charged(config, tiny_model):
     config.rl.oversample, config.rl.refresh_every = 1, 4
     captions = forward_flops(tiny_model, prompts=50, prompt_tokens=20, group=1, branch_tokens=16)
     assert policy_flops(config, tiny_model, 50) == pytest.approx(plain + 2 * 3 * captions)
+    # Each of up to three masked captions per caption is read once more.
+    config.mask.blind_reads = "prompt"
+    masks = forward_flops(tiny_model, prompts=150, group=1, **LONG)
+    assert policy_flops(config, tiny_model, 50) == pytest.approx(plain + 2 * (3 * captions + masks))
     # One segment is not refreshed.
     config.rl.refresh_every = 10
     assert policy_flops(config, tiny_model, 50) == pytest.approx(plain)

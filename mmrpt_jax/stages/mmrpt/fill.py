@@ -55,7 +55,7 @@ def known_gain(run: Run, batch: dict) -> dict[str, list[float]]:
     """The reward column `visual_gain`, where stage 2 already knows it and no forward pass is needed.
 
     "span": what the image adds to the hidden span, llr / cap clipped to [0, 1], under the policy that scored; 0 for
-    spans that it does not see yet. "surprise": 1 − p(span | words before it, no image), whatever the policy sees.
+    spans that it does not see yet. "surprise": 1 − p(span | no image), as the leak filter reads it.
     """
     cfg = run.config.rl.visual_gain
     if cfg.of == "span":

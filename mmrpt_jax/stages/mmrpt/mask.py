@@ -1,7 +1,8 @@
 """Stage 3: cut out what needs the image. Written as a sidecar: masked captions and what they hide."""
 
+import itertools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,12 @@ from mmrpt_jax.masking import (
     random_spans,
     top_patch_mask,
 )
+from mmrpt_jax.stages.mmrpt.leaks import BlindReader, make_blind_reader
 from mmrpt_jax.stages.run import Run, clear, is_complete, mark_complete
 
-# Per mask: what is shown, what is hidden, the sentence it was hidden from, where it stood; log p of the span given the
-# words before it and no image, and what the image adds to it per word (nats), both under the policy that scored.
+# Per mask: what is shown, what is hidden, the sentence it was hidden from, where it stood; log p of the span without
+# the image, given what `config.mask.blind_reads` says, and what the image adds to it per word in its caption (nats),
+# both under the policy that scored.
 FIELDS = {
     "masked": str,
     "answer": str,
@@ -37,13 +40,16 @@ FIELDS = {
 # Per record: the image patches that training prompts do not show.
 PATCH_FIELDS = {"hidden_patches": int}
 METHODS = ("dependency", "random", "content")
+# Captions whose masks are read together.
+_CHUNK = 512
 
 
-def run_mask(run: Run, scores: Path, directory: Path, method: str) -> None:
+def run_mask(run: Run, params: Any, scores: Path, directory: Path, method: str) -> None:
     """Writes the masks of every scored caption that has any.
 
     Args:
         run: the experiment.
+        params: of the policy that scored.
         scores: folder of the score stage.
         directory: where to write.
         method: "dependency" is MMRPT; "random" and "content" are the baselines.
@@ -56,7 +62,8 @@ def run_mask(run: Run, scores: Path, directory: Path, method: str) -> None:
     if method not in METHODS:
         raise ValueError(f"masks are chosen by one of {', '.join(METHODS)}, not {method!r}")
     counts: Counter[str] = Counter()
-    rows = list(mask_rows(run, open_sidecar(scores / "records", "train"), method, counts))
+    blind = make_blind_reader(run, params) if run.config.mask.blind_reads == "prompt" else None
+    rows = list(mask_rows(run, open_sidecar(scores / "records", "train"), method, counts, blind))
     if not rows:
         raise ValueError(
             f"no caption kept a mask ({dict(counts)}): lower config.mask thresholds or leak filter, or allow longer "
@@ -68,28 +75,60 @@ def run_mask(run: Run, scores: Path, directory: Path, method: str) -> None:
 
 
 def mask_rows(
-    run: Run, scores: RandomAccess[Any], method: str, counts: Counter[str]
+    run: Run,
+    scores: RandomAccess[Any],
+    method: str,
+    counts: Counter[str],
+    blind: BlindReader | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Yields a row of all fields per caption that keeps a mask; `counts` says what became of the others."""
+    """Yields a row of all fields per caption that keeps a mask; `counts` says what became of the others.
+
+    Args:
+        run: the experiment.
+        scores: rows of the score stage.
+        method: as in `run_mask`.
+        counts: counted up.
+        blind: reads masked captions; without it, spans are as likely as the words before them make them.
+    """
     cfg = run.config.mask
-    for index in range(len(scores)):
-        row = scores[index]
-        counts["captions"] += 1
-        text, rng = row["caption"][0], np.random.default_rng((run.config.seed, index))
-        spans = _choose(cfg, text, row, method, rng)
-        size = cfg.spans_per_prompt
-        masks = [_hide(cfg, text, row, spans[i : i + size]) for i in range(0, len(spans), size)]
-        short = [mask for mask in masks if _fits(run, mask)]
-        blind = np.array([mask["blind_logprob"] for mask in short])
-        unsolved = keep_unsolved(blind, max_blind=np.log(cfg.max_blind_probability))
-        kept = [mask for mask, keep in zip(short, unsolved, strict=True) if keep]
-        counts["prompts"] += len(masks)
-        counts["too_long"] += len(masks) - len(short)
-        counts["leaked"] += len(short) - len(kept)
-        if kept:
-            counts["captions_kept"] += 1
-            columns = {field: [mask[field] for mask in kept] for field in FIELDS}
-            yield {"id": row["id"], "hidden_patches": _hidden_patches(cfg, row, rng)} | columns
+    for start in range(0, len(scores), _CHUNK):
+        chunk = range(start, min(start + _CHUNK, len(scores)))
+        found = [_masks(run, scores[index], index, method, counts) for index in chunk]
+        if blind is not None:
+            _read(blind, [mask for _, masks in found for mask in masks])
+        for row, masks in found:
+            kept = _unsolved(masks, cfg.max_blind_probability)
+            counts["leaked"] += len(masks) - len(kept)
+            if kept:
+                counts["captions_kept"] += 1
+                yield row | {field: [mask[field] for mask in kept] for field in FIELDS}
+
+
+def _masks(
+    run: Run, row: dict[str, Any], index: int, method: str, counts: Counter[str]
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """A caption's own fields, and its masks that can be answered in a branch."""
+    cfg, text = run.config.mask, row["caption"][0]
+    rng = np.random.default_rng((run.config.seed, index))
+    spans, size = _choose(cfg, text, row, method, rng), cfg.spans_per_prompt
+    masks = [_hide(cfg, text, row, spans[i : i + size]) for i in range(0, len(spans), size)]
+    short = [mask for mask in masks if _fits(run, mask)]
+    counts["captions"] += 1
+    counts["prompts"] += len(masks)
+    counts["too_long"] += len(masks) - len(short)
+    return {"id": row["id"], "hidden_patches": _hidden_patches(cfg, row, rng)}, short
+
+
+def _read(blind: BlindReader, masks: Sequence[dict[str, Any]]) -> None:
+    logprobs = blind([mask["masked"] for mask in masks], [mask["answer"] for mask in masks])
+    for mask, logprob in zip(masks, logprobs, strict=True):
+        mask["blind_logprob"] = float(logprob)
+
+
+def _unsolved(masks: Sequence[dict[str, Any]], max_blind_probability: float) -> list[dict[str, Any]]:
+    scores = np.array([mask["blind_logprob"] for mask in masks])
+    keep = keep_unsolved(scores, max_blind=np.log(max_blind_probability))
+    return list(itertools.compress(masks, keep))
 
 
 def _hidden_patches(cfg, row: dict[str, Any], rng: np.random.Generator) -> np.ndarray:

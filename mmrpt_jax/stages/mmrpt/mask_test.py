@@ -49,6 +49,7 @@ def run_of(longest=100, **options):
         "max_words": 3,
         "spans_per_prompt": 1,
         "context": "bidirectional",
+        "blind_reads": "caption",
         "max_blind_probability": 1.0,
         "patch_share": 0.0,
         "patch_choice": "received",
@@ -84,6 +85,24 @@ def test_what_the_words_alone_give_away_leaks():
     rows, counts = rows_of(row_of("x"), row_of("y", blind=[0] * 14), max_blind_probability=0.25)
     assert rows == []
     assert counts == {"captions": 2, "prompts": 4, "too_long": 0, "leaked": 4}
+
+
+def test_masked_captions_may_be_read_whole():
+    asked = []
+
+    def blind(masked, answers):
+        asked.extend(zip(masked, answers, strict=True))
+        return np.log([0.6, 0.1, 0.6, 0.9])
+
+    counts = Counter()
+    scores = [row_of("x"), row_of("y", attention=(0.4, 0.1)), row_of("z")]
+    (row,) = mask_rows(run_of(max_blind_probability=0.5), scores, "dependency", counts, blind)
+    # Of x and z, box and red circle; only the red circle of x is not given away.
+    assert [answer for _, answer in asked] == ["box", "red circle"] * 2
+    assert asked[1][0] == TEXT.replace("red circle", "[MASK]")
+    assert (row["id"], row["answer"]) == ("x", ["red circle"])
+    np.testing.assert_allclose(row["blind_logprob"], [np.log(0.1)])
+    assert (counts["prompts"], counts["leaked"], counts["captions_kept"]) == (4, 3, 1)
 
 
 def test_captions_without_a_span_are_left_out():
@@ -161,7 +180,7 @@ def scores(tmp_path):
 
 def test_the_stage_writes_rows_and_counts_once(tmp_path, scores):
     directory = tmp_path / "masks"
-    run_mask(run_of(), scores, directory, "dependency")
+    run_mask(run_of(), None, scores, directory, "dependency")
     (row,) = open_sidecar(directory / "records", "train")
     assert row["answer"] == ["box", "red circle"]
     summary = {
@@ -174,7 +193,7 @@ def test_the_stage_writes_rows_and_counts_once(tmp_path, scores):
     }
     assert read_summary(directory) == summary
     # Complete: neither options nor scores are looked at again.
-    run_mask(run_of(max_blind_probability=0.0), None, directory, "dependency")
+    run_mask(run_of(max_blind_probability=0.0), None, None, directory, "dependency")
     assert read_summary(directory) == summary
 
 
@@ -184,18 +203,18 @@ def test_a_stage_stopped_before_its_summary_starts_over(tmp_path, scores, monkey
 
     monkeypatch.setattr(mask, "mark_complete", stop)
     with pytest.raises(KeyboardInterrupt):
-        run_mask(run_of(max_spans=1), scores, tmp_path / "masks", "dependency")
+        run_mask(run_of(max_spans=1), None, scores, tmp_path / "masks", "dependency")
     assert not is_complete(tmp_path / "masks")
     monkeypatch.undo()
-    run_mask(run_of(), scores, tmp_path / "masks", "dependency")
+    run_mask(run_of(), None, scores, tmp_path / "masks", "dependency")
     assert open_sidecar(tmp_path / "masks" / "records", "train")[0]["answer"] == ["box", "red circle"]
 
 
 def test_errors_say_what_to_do(tmp_path, scores):
     with pytest.raises(ValueError, match="chosen by one of dependency, random, content, not 'sparse'"):
-        run_mask(run_of(), scores, tmp_path / "masks", "sparse")
+        run_mask(run_of(), None, scores, tmp_path / "masks", "sparse")
     with pytest.raises(
         ValueError, match=r"no caption kept a mask \(.*'leaked': 2.*lower config.mask thresholds"
     ):
-        run_mask(run_of(max_blind_probability=1e-6), scores, tmp_path / "masks", "dependency")
+        run_mask(run_of(max_blind_probability=1e-6), None, scores, tmp_path / "masks", "dependency")
     assert not (tmp_path / "masks").exists()

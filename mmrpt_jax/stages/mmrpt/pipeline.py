@@ -23,8 +23,9 @@ def run_experiment(config: ConfigDict, workdir: str) -> None:
         folder = run.workdir
         if "caption" in config.stages:
             run.timed("caption", lambda: run_caption(run))
-        if "score" in config.stages:
+        if {"score", "mask"} & set(config.stages):
             base = run.weights(folder / "base" / "weights.safetensors")
+        if "score" in config.stages:
             run.timed("score", lambda: run_score(run, base, folder / "scores"))
         if "mask" in config.stages:
             for method in sorted(
@@ -32,7 +33,8 @@ def run_experiment(config: ConfigDict, workdir: str) -> None:
             ):
                 target = folder / "masks" / method
                 run.timed(
-                    f"mask ({method})", lambda m=method, t=target: run_mask(run, folder / "scores", t, m)
+                    f"mask ({method})",
+                    lambda m=method, t=target: run_mask(run, base, folder / "scores", t, m),
                 )
                 draw_overlays(run, folder / "scores", target, folder / "overlays" / method)
         if "rl" in config.stages:

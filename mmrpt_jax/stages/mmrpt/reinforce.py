@@ -77,7 +77,7 @@ def _segments(steps: int, refresh_every: int) -> Iterator[tuple[int, int]]:
 def _refreshed(run: Run, params: Any, arm: Arm, directory: Path) -> RandomAccess[Any]:
     """Scores and masks the data anew with the policy as it is now."""
     run_score(run, params, directory / "scores")
-    run_mask(run, directory / "scores", directory / "masks", arm.masks)
+    run_mask(run, params, directory / "scores", directory / "masks", arm.masks)
     return join(run.train_source, open_sidecar(directory / "masks" / "records", "train"), missing="skip")
 
 

@@ -62,6 +62,7 @@ def _names(config: ConfigDict) -> list[tuple[str, Sequence[Any], Collection[Any]
         ("mask.sentence_threshold.kind", [mask.sentence_threshold.kind], _THRESHOLDS),
         ("mask.word_threshold.kind", [mask.word_threshold.kind], _THRESHOLDS),
         ("mask.context", [mask.context], ("bidirectional", "left_only")),
+        ("mask.blind_reads", [mask.blind_reads], ("caption", "prompt")),
         ("mask.patch_choice", [mask.patch_choice], ("received", "random")),
         ("fill.think", [config.fill.think], ("none", "sentence")),
         ("rl.loss.variant", [rl.loss.variant], VARIANTS),
