@@ -1,6 +1,11 @@
 """Tests see eight virtual CPU devices, so that sharded code runs as it would on a pod; and what many tests share."""
 
 import functools
+import gc
+import os
+
+# What tests run takes milliseconds; what counts is the time to compile it, and XLA's newer code generator is slow at that.
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
 
 import jax
 import numpy as np
@@ -8,8 +13,16 @@ import pytest
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
-# What tests run takes milliseconds; what counts is the time to compile it.
 jax.config.update("jax_disable_most_optimizations", True)
+# Tracing makes millions of objects, few of them garbage.
+gc.set_threshold(100_000, 50, 50)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config):
+    """Workers keep to their half of the files, so that what a file's tests share is made once, and help out at the end."""
+    if config.getoption("numprocesses", None) and config.getoption("dist") == "no":
+        config.option.dist = "worksteal"
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,7 @@ def test_a_run_leaves_everything_a_reader_wants(finished_lvrpo_run):
     assert {line["step"] for line in drawings} == set(range(3))
     assert len(drawings[0]["advantages"]) == len(drawings[0]["rewards"]["instruction_strict"]) == 2
     answers = read_jsonl(arm / "completions.jsonl")
-    assert answers[0]["prompt"].endswith("?") and answers[0]["masked_span"]
+    assert answers[0]["prompt"].endswith("?") and answers[0]["true_reply"]
 
 
 def test_results_hold_a_row_per_arm_and_every_measure(finished_lvrpo_run):

@@ -11,20 +11,21 @@ from mmrpt_jax.reporting.groups import GroupLog
 class CompletionsWriter:
     """Writes the first `per_step` groups of each step to `completions.jsonl`; make it on one process only.
 
-    One line is one prompt with its group: `step`, `prompt`, `masked_span`, `image` (a reference such as the
-    record's id, or null), and one entry per answer in `answers`, `advantages` and every part of `rewards`.
+    One line is one prompt with its group: `step`, `prompt`, what would have been right, `image` (a reference such as
+    the record's id, or null), and one entry per answer in `answers`, `advantages` and every part of `rewards`.
     """
 
-    def __init__(self, workdir: str | os.PathLike[str], *, per_step: int = 4):
-        """Opens the file for appending."""
+    def __init__(self, workdir: str | os.PathLike[str], *, truth: str = "masked_span", per_step: int = 4):
+        """Opens the file for appending; `truth` is the field of what would have been right."""
         self._log = GroupLog(Path(workdir) / "completions.jsonl", per_step=per_step)
+        self._truth = truth
 
     def write(
         self,
         step: int,
         *,
         prompts: Sequence[str],
-        masked_spans: Sequence[str],
+        truths: Sequence[str],
         answers: Sequence[Sequence[str]],
         rewards: Mapping[str, Any],
         advantages: Any,
@@ -35,7 +36,7 @@ class CompletionsWriter:
         Args:
             step: training step.
             prompts: B prompts as the policy read them, the image left out.
-            masked_spans: B true spans that were cut out.
+            truths: B texts: the spans that were cut out, or the true replies to questions.
             answers: B groups of G texts.
             rewards: by part, `[B, G]`; NaN, written as null, where a reward declares an example unscorable.
             advantages: `[B, G]`.
@@ -46,14 +47,10 @@ class CompletionsWriter:
         """
         self._log.append(
             step,
-            per_prompt={"prompt": prompts, "masked_span": masked_spans, "image": images},
+            per_prompt={"prompt": prompts, self._truth: truths, "image": images},
             per_member={"answers": answers, "advantages": advantages},
             rewards=rewards,
         )
-
-    def rewind(self, step: int) -> None:
-        """Forgets what was written after `step`, the step of the checkpoint that training resumes from."""
-        self._log.rewind(step)
 
     def close(self) -> None:
         """Closes the file."""

@@ -9,7 +9,7 @@ def step_of(groups):
     """Arguments of one step with `groups` prompts and two answers each."""
     return {
         "prompts": [f"prompt {b}" for b in range(groups)],
-        "masked_spans": [f"span {b}" for b in range(groups)],
+        "truths": [f"span {b}" for b in range(groups)],
         "answers": [[f"answer {b} {g}" for g in range(2)] for b in range(groups)],
         "rewards": {"exact": np.arange(2 * groups).reshape(groups, 2), "gain": np.full((groups, 2), np.nan)},
         "advantages": np.tile([-1.0, 1.0], (groups, 1)),
@@ -17,13 +17,12 @@ def step_of(groups):
     }
 
 
-def test_lines_are_capped_per_step_and_rewound(tmp_path):
-    writer = CompletionsWriter(tmp_path, per_step=2)
-    for step in (1, 2, 3):
-        writer.write(step, **step_of(3))
-    writer.rewind(1)
-    writer.write(2, **step_of(1))
-    writer.close()
+def test_lines_are_capped_per_step_and_written_anew_by_a_resumed_run(tmp_path):
+    for steps, groups in (((1, 2, 3), 3), ((2,), 1)):
+        writer = CompletionsWriter(tmp_path, per_step=2)
+        for step in steps:
+            writer.write(step, **step_of(groups))
+        writer.close()
     records = read_jsonl(tmp_path / "completions.jsonl")
     assert [(record["step"], record["prompt"]) for record in records] == [
         (1, "prompt 0"),
@@ -41,11 +40,19 @@ def test_lines_are_capped_per_step_and_rewound(tmp_path):
     }
 
 
+def test_what_would_have_been_right_is_called_as_the_method_has_it(tmp_path):
+    writer = CompletionsWriter(tmp_path, truth="true_reply")
+    writer.write(1, **step_of(1))
+    writer.close()
+    (record,) = read_jsonl(tmp_path / "completions.jsonl")
+    assert record["true_reply"] == "span 0" and "masked_span" not in record
+
+
 @pytest.mark.parametrize(
     ("name", "field", "value"),
     [
         ("images", "image", ["one"]),
-        ("masked_spans", "masked_span", ["a", "b", "c"]),
+        ("truths", "masked_span", ["a", "b", "c"]),
         ("advantages", "advantages", np.zeros((3, 2))),
         ("rewards", "exact", {"exact": np.zeros((2, 3))}),
     ],

@@ -60,10 +60,6 @@ class DrawingsWriter:
         if sheet:
             self._write_sheet(sheet, step, prompts, images, advantages)
 
-    def rewind(self, step: int) -> None:
-        """Forgets what was written after `step`; a picture stays until its step is drawn again."""
-        self._log.rewind(step)
-
     def close(self) -> None:
         """Closes the file."""
         self._log.close()

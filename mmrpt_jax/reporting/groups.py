@@ -48,16 +48,12 @@ class GroupLog:
         for name, values in {**per_member, **rewards}.items():
             self._check_shape(name, np.shape(values), (prompts, *group))
         if not self._begun:
-            self.rewind(step - 1)
+            self._lines.rewind(lambda record: record["step"] < step)
+            self._begun = True
         for b in range(min(self._per_step, prompts)):
             fields = {name: values[b] for name, values in {**per_prompt, **per_member}.items()}
             parts = {part: values[b] for part, values in rewards.items()}
             self._lines.append({"step": step, **fields, "rewards": parts})
-
-    def rewind(self, step: int) -> None:
-        """Forgets what was written after `step`."""
-        self._lines.rewind(lambda record: record["step"] <= step)
-        self._begun = True
 
     def close(self) -> None:
         """Closes the file."""

@@ -49,7 +49,7 @@ def questions_of_clauses(clauses: Clauses, *, complete: bool = True) -> tuple[Qu
             questions.append(ask_presence(absent, present=False))
     for clause in clauses.exclude:
         if clause.count == 1:
-            questions.append(ask_presence(_noun(clause), present=False))
+            questions.append(ask_presence(clause.noun(), present=False))
     return tuple(dict.fromkeys(questions))
 
 
@@ -98,7 +98,7 @@ KNOWLEDGE_REWARD = TaggedReward("knowledge", "self", ("generation",), knowledge_
 def _about(clause: Clause, clauses: Clauses, complete: bool) -> list[Question]:
     """Questions about one included clause."""
     single = clause.count == 1
-    questions = [ask_presence(clause.shape if single else _noun(clause), present=True)]
+    questions = [ask_presence(clause.shape if single else clause.noun(), present=True)]
     exact = complete or Clause(clause.shape, clause.count + 1) in clauses.exclude
     if exact and clause.count < len(NUMBERS):
         candidates = NUMBERS[: max(4, clause.count + 1)]
@@ -111,7 +111,3 @@ def _about(clause: Clause, clauses: Clauses, complete: bool) -> list[Question]:
         if single and other.count == 1:
             questions.append(ask_relation(f"the {clause.shape}", f"the {other.shape}", relation))
     return questions
-
-
-def _noun(clause: Clause) -> str:
-    return f"{clause.color} {clause.shape}" if clause.color else clause.shape

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from mmrpt_jax.scenes.references import RELATIONS, relation_phrase, untag
+from mmrpt_jax.scenes.statements import plural
 from mmrpt_jax.scenes.world import COLORS, SHAPES, Object
 
 TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
@@ -47,6 +48,11 @@ class Clause:
     def fits(self, obj: Object) -> bool:
         """Whether the object has the shape and, if one is named, the colour."""
         return obj.shape == self.shape and self.color in (None, obj.color)
+
+    def noun(self, count: int = 1) -> str:
+        """What `count` such objects are called: "red circle", "circle", "red circles"."""
+        shape = self.shape if count == 1 else plural(self.shape)
+        return f"{self.color} {shape}" if self.color else shape
 
 
 @dataclasses.dataclass(frozen=True)

@@ -63,6 +63,20 @@ def test_relations_agree_with_genevals_formula_everywhere():
             assert found == genevals_relations(first, second)
 
 
+@pytest.mark.parametrize(
+    ("clause", "count", "noun"),
+    [
+        (Clause("circle"), 1, "circle"),
+        (Clause("circle", color="red"), 1, "red circle"),
+        (Clause("square", 3, color="blue"), 2, "blue squares"),
+        # How many a clause demands does not matter.
+        (Clause("square", 3), 1, "square"),
+    ],
+)
+def test_nouns(clause, count, noun):
+    assert clause.noun(count) == noun
+
+
 def test_single_object():
     clauses = Clauses((Clause("circle"),))
     assert [strict(objects, clauses) for objects in ([], [shape("square")], [shape("circle")])] == [0, 0, 1]

@@ -218,6 +218,5 @@ def _worded(tag: str, clauses: Clauses, rng: np.random.Generator) -> ScenePrompt
 
 def _noun_phrase(clause: Clause) -> str:
     if clause.count == 1:
-        return with_article(f"{clause.color} {clause.shape}" if clause.color else clause.shape)
-    noun = plural(clause.shape)
-    return f"{NUMBERS[clause.count]} {f'{clause.color} {noun}' if clause.color else noun}"
+        return with_article(clause.noun())
+    return f"{NUMBERS[clause.count]} {clause.noun(clause.count)}"

@@ -7,7 +7,7 @@ import numpy as np
 
 from mmrpt_jax.scenes.clauses import Clause, Clauses, ScenePrompt, holds
 from mmrpt_jax.scenes.references import relation_phrase, untag
-from mmrpt_jax.scenes.statements import NUMBERS, plural
+from mmrpt_jax.scenes.statements import NUMBERS
 from mmrpt_jax.scenes.verifier import read
 from mmrpt_jax.scenes.world import Object
 
@@ -60,30 +60,24 @@ def _missing(objects: Sequence[Object], clauses: Clauses, place: int, exact: boo
         counted = Clause(clause.shape)
     found = _count(objects, counted)
     if not found:
-        return f"no {_noun(counted, clause.count)}"
+        return f"no {counted.noun(clause.count)}"
     if clause.relation is None or found < clause.count or (exact and found != clause.count):
-        return f"{_number(found)} {_noun(counted, found)}, not {_number(clause.count)}"
+        return f"{_number(found)} {counted.noun(found)}, not {_number(clause.count)}"
     relation, index = clause.relation
     target = clauses.include[index]
     where = untag(relation_phrase(relation))
-    return f"{_noun(clause, clause.count)} not {where} {_noun(target, target.count)}"
+    return f"{clause.noun(clause.count)} not {where} {target.noun(target.count)}"
 
 
 def _too_many(objects: Sequence[Object], clause: Clause) -> str:
     found = _count(objects, clause)
     if clause.count == 1:
-        return f"{_number(found)} {_noun(clause, found)}, unasked"
-    return f"{_number(found)} {_noun(clause, found)}, not {_number(clause.count - 1)}"
+        return f"{_number(found)} {clause.noun(found)}, unasked"
+    return f"{_number(found)} {clause.noun(found)}, not {_number(clause.count - 1)}"
 
 
 def _count(objects: Sequence[Object], clause: Clause) -> int:
     return sum(clause.fits(obj) for obj in objects)
-
-
-def _noun(clause: Clause, count: int) -> str:
-    """ "red circle", "red circles", "circle", "circles"."""
-    noun = clause.shape if count == 1 else plural(clause.shape)
-    return f"{clause.color} {noun}" if clause.color else noun
 
 
 def _number(count: int) -> str:

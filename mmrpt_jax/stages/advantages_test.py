@@ -9,9 +9,13 @@ ONE = np.ones(1, np.float32)
 VALID = np.ones(REWARDS.shape, bool)
 
 
-def advantages(configured, *, min_std=1e-4, wrap=lambda advantage: advantage, rewards=REWARDS, **options):
+def make(configured, *, min_std=1e-4, **options):
     config = ConfigDict({"combine": "sum_then_normalise", "scale": configured, "min_std": min_std})
-    return np.asarray(wrap(make_advantage(config, **options))(rewards, ONE, valid=VALID))
+    return make_advantage(config, **options)
+
+
+def advantages(configured, **options):
+    return np.asarray(make(configured, **options)(REWARDS, ONE, valid=VALID))
 
 
 @pytest.mark.parametrize(
@@ -37,21 +41,21 @@ def test_a_minimum_spread_mutes_noise():
 
 def test_shuffled_credit_stays_in_its_group_and_says_nothing():
     rng, straight, crossed = np.random.default_rng(0), [], []
+    advantage = make("none")
     for _ in range(200):
         rewards = rng.random(REWARDS.shape).astype(np.float32)
-        plain, mixed = (advantages("none", wrap=w, rewards=rewards) for w in (lambda a: a, shuffled))
+        plain, mixed = (np.asarray(a(rewards, ONE, valid=VALID)) for a in (advantage, shuffled(advantage)))
         np.testing.assert_allclose(np.sort(mixed, axis=1), np.sort(plain, axis=1), atol=1e-6)
         straight.append(plain)
         crossed.append(mixed)
     assert abs(np.corrcoef(np.ravel(straight), np.ravel(crossed))[0, 1]) < 0.1
     # The same rewards are shuffled alike.
-    np.testing.assert_array_equal(advantages("none", wrap=shuffled), advantages("none", wrap=shuffled))
+    again = shuffled(make("none"))(rewards, ONE, valid=VALID)
+    np.testing.assert_array_equal(again, mixed)
 
 
 def test_the_best_are_imitated_where_there_is_a_best():
-    rewards = np.array([[0.2, 0.7, 0.1, 0.7], [0.0, 0.0, 0.0, 0.0], [0.5, 0.1, 0.9, 0.3]], np.float32)[
-        ..., None
-    ]
+    rewards = np.float32([[0.2, 0.7, 0.1, 0.7], [0.0, 0.0, 0.0, 0.0], [0.5, 0.1, 0.9, 0.3]])[..., None]
     valid = np.ones(rewards.shape, bool)
     valid[2, 2] = False
     found = make_best_of_advantage()(rewards, ONE, valid=valid)

@@ -56,7 +56,7 @@ def completions_log(writer: CompletionsWriter, *, prompts: str) -> Callable[[int
         writer.write(
             step,
             prompts=columns[prompts],
-            masked_spans=columns["answer"],
+            truths=columns["answer"],
             answers=np.reshape(judged.completions, judgement.advantages.shape).tolist(),
             rewards=judgement.by_group(),
             advantages=judgement.advantages,

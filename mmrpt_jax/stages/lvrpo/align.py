@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from mmrpt_jax.models.autoencoder import decode_tokens
@@ -41,7 +40,7 @@ def align(run: Run, reference: Any, arm: Arm, *, steps: int, name: str, director
     )
     update = jax.jit(make_joint_step({task: _loss(run, arm, task) for task in arm.tasks}, optimizer))
     with (
-        contextlib.closing(CompletionsWriter(directory)) as completions,
+        contextlib.closing(CompletionsWriter(directory, truth="true_reply")) as completions,
         contextlib.closing(DrawingsWriter(directory, sheet_every=run.config.align.sheet_every)) as drawings,
     ):
         parts: dict[str, Collector] = {
@@ -50,8 +49,8 @@ def align(run: Run, reference: Any, arm: Arm, *, steps: int, name: str, director
         }
         collect = together({task: parts[task] for task in arm.tasks})
         return train(
-            # Copied: the optimizer's steps must leave the reference as it is.
-            new_state(jax.tree.map(jnp.copy, reference), optimizer),
+            # The update must not donate: the policy begins with the very arrays of the reference.
+            new_state(reference, optimizer),
             make_reinforcement_step(collect, update, run.key(name), updates=cfg.updates_per_rollout),
             prompt_batches(run, arm.tasks),
             steps=steps,

@@ -118,10 +118,7 @@ def _flat(images: np.ndarray, asked: list[list[str]]) -> tuple[list[np.ndarray],
 
 def _presence(clauses: Clauses) -> list[str]:
     """Questions whether there is what a prompt names."""
-    return [
-        ask_presence(" ".join(filter(None, (clause.color, clause.shape))), present=True).question
-        for clause in clauses.include
-    ]
+    return [ask_presence(clause.noun(), present=True).question for clause in clauses.include]
 
 
 def _answers(run: Run, judge: Any) -> Callable[[DrawingPrompts, np.ndarray], dict[str, list[list[str]]]]:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from mmrpt_jax.data.records import RandomAccess
@@ -38,8 +37,8 @@ def reinforce(
         steps=cfg.steps * cfg.updates_per_rollout,
         warmup=cfg.learning_rate_warmup,
     )
-    # Copied: the optimizer's steps must leave the reference as it is.
-    state = new_state(jax.tree.map(jnp.copy, reference), optimizer)
+    # The update must not donate: the policy begins with the very arrays of the reference.
+    state = new_state(reference, optimizer)
     with contextlib.closing(CompletionsWriter(directory)) as completions:
         collect = functools.partial(collect_answers, _answering(run, reference, completions))
         update = make_policy_step(
