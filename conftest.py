@@ -69,6 +69,39 @@ def tiny_forward(forward_of, tiny_model):
 
 
 @pytest.fixture(scope="session")
+def write_tokenizer():
+    """Writes a byte-level BPE tokenizer that `AutoTokenizer` loads, and a config that goes with it, to a folder.
+
+    Special tokens have the first ids.
+    """
+    import json
+
+    import transformers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    def write(folder, *, special, chat_template=None, eos, pad=None, vocab_size=400, **config):
+        backend = Tokenizer(models.BPE())
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        backend.decoder = decoders.ByteLevel()
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        trainer = trainers.BpeTrainer(
+            vocab_size=330, special_tokens=list(special), initial_alphabet=alphabet, show_progress=False
+        )
+        backend.train_from_iterator(["what is\n\nin the image\n\n", "the red circle"] * 9, trainer)
+        tokenizer = transformers.PreTrainedTokenizerFast(
+            tokenizer_object=backend, additional_special_tokens=list(special), eos_token=eos, pad_token=pad
+        )
+        tokenizer.chat_template = chat_template
+        tokenizer.save_pretrained(folder)
+        text_config = {"vocab_size": vocab_size, "eos_token_id": None} | config.pop("text_config", {})
+        content = {"model_type": "qwen2_5_vl", "text_config": text_config} | config
+        (folder / "config.json").write_text(json.dumps(content))
+        return folder
+
+    return write
+
+
+@pytest.fixture(scope="session")
 def tiny_images():
     """Noise for eight prompts, `[8, 1, 16, 16, 3]`."""
     return np.random.default_rng(0).integers(0, 256, (8, 1, 16, 16, 3), np.uint8)

@@ -15,6 +15,7 @@ REQUIREMENTS = [
     "grain>=0.2.18",
     "jax>=0.10.2,<0.12",
     "jaxtyping>=0.3.11",
+    "jinja2>=3.1.6",  # transformers renders chat templates with it
     "ml-collections>=1.1.0",
     "numpy>=2.4",
     "optax>=0.2.8",

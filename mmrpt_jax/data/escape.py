@@ -6,8 +6,8 @@ image behind it.
 
 import re
 
-# Angle-bracket tags (<image>, </think>, <|im_start|>, <mask>) and bracketed placeholders ([MASK], [IMG]).
-_SPECIAL = re.compile(r"<(?=/?\|?[A-Za-z_][\w ]*\|?>)|\[(?=/?[A-Z_]{2,}\])")
+# Angle-bracket tags (<image>, </think>, <|im_start|>, <global-img>) and bracketed placeholders ([MASK], [IMG]).
+_SPECIAL = re.compile(r"<(?=/?\|?[A-Za-z_][\w -]*\|?>)|\[(?=/?[A-Z_]{2,}\])")
 _SPACED = {"<": "< ", "[": "[ "}
 
 

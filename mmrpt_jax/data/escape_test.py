@@ -15,6 +15,10 @@ OTHERS = (
     "[CLS]",
     "[IMG_BREAK]",
     "[/INST]",
+    "<|image_pad|>",
+    "<start_of_image>",
+    "<row_1_col_2>",
+    "<global-img>",
 )
 
 

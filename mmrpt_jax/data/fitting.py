@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 from mmrpt_jax.data.escape import escape_placeholders
-from mmrpt_jax.data.prompts import encode_prompt_ids
+from mmrpt_jax.data.prompts import TooLongError, encode_prompt_ids
 from mmrpt_jax.data.records import MappedSource, RandomAccess, Record
 from mmrpt_jax.data.tokenizer import EOS, Tokenizer
 
@@ -32,6 +32,28 @@ class Room:
     def holds_text(self, text: str) -> bool:
         """Whether a text fits that is to be learned or scored."""
         return len(self.tokenizer.encode(f"{escape_placeholders(text)}{EOS}").ids) <= self.text
+
+
+def keep_prompts(
+    source: RandomAccess[Record], encode: Callable[[Record], object]
+) -> tuple[MappedSource[Record], int]:
+    """Tries all prompts once and keeps the records whose prompts fit; an image is never cut to make one fit.
+
+    Args:
+        source: records.
+        encode: makes a record's prompts, as training will, from the sizes of its images (`image_size`); raises
+            `TooLongError` for one that does not fit.
+
+    Returns:
+        The records that are kept, and how many were left out.
+
+    Raises:
+        ValueError: no record is left.
+    """
+    kept = [index for index in range(len(source)) if _fits(encode, source[index])]
+    if not kept:
+        raise ValueError(f"of {len(source)} records none has a prompt that fits")
+    return MappedSource(kept, lambda _, index: source[index]), len(source) - len(kept)
 
 
 def keep_captions(
@@ -63,3 +85,11 @@ def keep_captions(
         return Record(**(record | {"captions": texts}))
 
     return MappedSource(kept, read), captions, len(source) - len(kept)
+
+
+def _fits(encode: Callable[[Record], object], record: Record) -> bool:
+    try:
+        encode(record)
+    except TooLongError:
+        return False
+    return True

@@ -1,7 +1,7 @@
 import pytest
 
-from mmrpt_jax.data.fitting import Room, keep_captions
-from mmrpt_jax.data.prompts import caption_prompt, encode_branches, encode_prompts
+from mmrpt_jax.data.fitting import Room, keep_captions, keep_prompts
+from mmrpt_jax.data.prompts import bucket, caption_prompt, encode_branches, encode_prompts
 
 
 def record(name, *captions):
@@ -20,6 +20,16 @@ def test_captions_that_fit_are_kept_in_order():
 def test_nothing_fits():
     with pytest.raises(ValueError, match=r"of 4 records none has a caption that fits \(4 are too long\)"):
         keep_captions(RECORDS, lambda text: False)
+
+
+def test_prompts_that_fit_are_kept_in_order_and_the_others_counted():
+    kept, dropped = keep_prompts(RECORDS, lambda row: bucket(len(row["captions"]), (1,), "a prompt"))
+    assert ([row["id"] for row in kept], dropped) == (["y", "z", "w"], 1)
+    with pytest.raises(ValueError, match="of 4 records none has a prompt that fits"):
+        keep_prompts(RECORDS, lambda row: bucket(9, (1,), "a prompt"))
+    # Anything but a lack of room is an error of the data or of the program.
+    with pytest.raises(KeyError):
+        keep_prompts(RECORDS, lambda row: row["no such field"])
 
 
 def test_room_is_what_the_encoders_take(tiny_tokenizer):

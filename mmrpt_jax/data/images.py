@@ -5,11 +5,13 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 MAX_PIXELS = 50_000_000
 # Only decoders of still images; others (EPS, PDF, ...) would hand untrusted bytes to external programs.
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+# Where a PNG's header may keep an orientation.
+_PNG_TAGS = frozenset({"exif", "Raw profile type exif", "XML:com.adobe.xmp"})
 _METHODS = {
     "nearest": Image.Resampling.NEAREST,
     "box": Image.Resampling.BOX,
@@ -33,13 +35,16 @@ class ImageError(ValueError):
 
 
 def image_size(data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """Returns (height, width) as the header states them, before EXIF orientation; decodes no pixels.
+    """Returns (height, width) of the upright image, from the header alone; decodes no pixels.
 
     Raises:
-        ImageError: `data` is not an image, or has more than `max_pixels` pixels.
+        ImageError: `data` is not an image, has damaged tags, or has more than `max_pixels` pixels.
     """
     with _open(data, max_pixels) as image:
-        return image.height, image.width
+        try:
+            return (image.width, image.height) if _is_lying(image) else (image.height, image.width)
+        except Exception as error:
+            raise ImageError("unreadable", f"the image's tags are damaged: {_sentence(error)}") from error
 
 
 def decode_image(
@@ -95,6 +100,14 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
         )
         raise ImageError("too large", message)
     return image
+
+
+def _is_lying(image: Image.Image) -> bool:
+    """Whether EXIF orientation will exchange height and width."""
+    # Pillow turns TIFF sizes itself, and would decode all of a PNG in search of a tag that nearly none has.
+    if image.format == "TIFF" or (image.format == "PNG" and _PNG_TAGS.isdisjoint(image.info)):
+        return False
+    return image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
 
 
 def _to_rgb(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:

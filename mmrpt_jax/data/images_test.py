@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import ExifTags, Image
 
 from mmrpt_jax.data.images import ImageError, decode_image, image_size, normalise, resize_image
 
@@ -126,6 +126,23 @@ def test_corrupt_bytes_give_pixels_or_an_image_error(file_format, position, junk
 def test_image_size_is_height_then_width():
     assert image_size(encode(Image.new("RGB", (7, 3)))) == (3, 7)
     assert image_size(png_header(500, 400)) == (400, 500)
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_image_size_is_that_of_the_upright_image(file_format, orientation):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    data = encode(Image.new("RGB", (7, 3)), file_format, exif=exif)
+    assert image_size(data) == decode_image(data).shape[:2]
+    assert image_size(data) == ((7, 3) if orientation > 4 else (3, 7))
+
+
+def test_damaged_tags_are_named():
+    data = encode(Image.new("RGB", (7, 3)), "WEBP", exif=b"Exif\0\0nonsense")
+    for read in (image_size, decode_image):
+        with pytest.raises(ImageError, match="damaged"):
+            read(data)
 
 
 def test_resize_nearest_repeats_and_box_averages():

@@ -49,7 +49,7 @@ def completion(think: str, answer: str) -> str:
     return f"{THINK}{think}{END_THINK}{ANSWER}{answer}{END_ANSWER}{EOS}"
 
 
-def bucket(length: int, buckets: Sequence[int], what: str) -> int:
+def bucket(length: int, buckets: Sequence[int], what: str, unit: str = "tokens") -> int:
     """The smallest bucket that holds `length`.
 
     Raises:
@@ -57,7 +57,7 @@ def bucket(length: int, buckets: Sequence[int], what: str) -> int:
     """
     place = bisect.bisect_left(sorted(buckets), length)
     if place == len(buckets):
-        raise TooLongError(f"{what} takes {length} tokens, more than the largest length {max(buckets)}")
+        raise TooLongError(f"{what} takes {length} {unit}, more than the largest length {max(buckets)}")
     return sorted(buckets)[place]
 
 
@@ -84,16 +84,27 @@ def encode_prompts(
         ValueError: a prompt has not exactly `images_per_prompt` placeholders.
     """
     rows = [encode_prompt_ids(tokenizer, text, image_tokens=image_tokens) for text in texts]
+    expected = images_per_prompt * image_tokens
+    for place, (row, text) in enumerate(zip(rows, texts, strict=True)):
+        if row.count(tokenizer.image_id) != expected:
+            raise ValueError(
+                f"prompt {place} has {row.count(tokenizer.image_id)} image tokens where its images give "
+                f"{expected}: {text!r}"
+            )
+    return pad_prompts(tokenizer, rows, lengths=lengths)
+
+
+def pad_prompts(
+    tokenizer: Tokenizer, rows: Sequence[Sequence[int]], *, lengths: Sequence[int]
+) -> PromptTokens:
+    """Pads prompts, already token ids, on the right to one of `lengths`.
+
+    Raises:
+        TooLongError: a prompt exceeds the largest length.
+    """
     length = bucket(max(map(len, rows)), lengths, "a prompt")
     ids, valid = _pad(rows, length, tokenizer.pad_id)
-    slots = (ids == tokenizer.image_id) & valid
-    wrong = np.flatnonzero(slots.sum(1) != images_per_prompt * image_tokens)
-    if wrong.size:
-        raise ValueError(
-            f"prompt {wrong[0]} has {slots[wrong[0]].sum()} image tokens where its images give "
-            f"{images_per_prompt * image_tokens}: {texts[wrong[0]]!r}"
-        )
-    return PromptTokens(ids, valid, slots)
+    return PromptTokens(ids, valid, (ids == tokenizer.image_id) & valid)
 
 
 def encode_branches(

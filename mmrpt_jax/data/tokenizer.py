@@ -22,7 +22,14 @@ class Encoding:
 
 
 class Tokenizer:
-    """Text to ids and back. Every word carries its leading space, also behind a special token."""
+    """Text to ids and back. Every word carries its leading space, also behind a special token.
+
+    Attributes:
+        pad_id: fills rows up.
+        eos_id: `EOS`, what a completion is taught to end with.
+        image_id: stands once for every visual token.
+        stop_ids: every id that ends a completion.
+    """
 
     def __init__(self, backend: _Backend):
         self._backend = backend
@@ -30,6 +37,7 @@ class Tokenizer:
         if missing:
             raise ValueError(f"the tokenizer has no {', '.join(missing)}; train one with `train_tokenizer`")
         self.pad_id, self.eos_id, self.image_id = (backend.token_to_id(token) for token in (PAD, EOS, IMAGE))
+        self.stop_ids: tuple[int, ...] = (self.eos_id,)
 
     @property
     def vocab_size(self) -> int:
@@ -49,8 +57,8 @@ class Tokenizer:
         return Encoding(tuple(encoded.ids), tuple(encoded.offsets))
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Decodes ids, special tokens kept, the end token and padding dropped, outer spaces stripped."""
-        kept = [int(i) for i in ids if i not in (self.pad_id, self.eos_id)]
+        """Decodes ids, special tokens kept, end tokens and padding dropped, outer spaces stripped."""
+        kept = [int(i) for i in ids if i not in (self.pad_id, *self.stop_ids)]
         return self._backend.decode(kept, skip_special_tokens=False).strip()
 
     def save(self, path: str) -> None:

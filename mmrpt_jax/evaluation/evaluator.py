@@ -48,7 +48,7 @@ class Evaluator:
             self.model,
             group_size=1,
             max_tokens=self.max_tokens,
-            end_ids=(self.tokenizer.eos_id,),
+            end_ids=self.tokenizer.stop_ids,
             banned=jnp.asarray(self.tokenizer.banned),
             temperature=0.0,
         )

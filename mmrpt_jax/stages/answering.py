@@ -28,7 +28,7 @@ def answer_rollout(run: Run, cfg: ConfigDict) -> Callable[..., Rollout]:
         run.vlm,
         group_size=cfg.group_size,
         max_tokens=max(run.config.data.branch_lengths),
-        end_ids=(run.tokenizer.eos_id,),
+        end_ids=run.tokenizer.stop_ids,
         **scoring(run, cfg),
     )
     return jax.jit(rollout)

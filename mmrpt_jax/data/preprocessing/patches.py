@@ -1,0 +1,96 @@
+"""The patches of a prompt's images, in the order in which a vision tower merges them."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int32, UInt8
+
+from mmrpt_jax.data.prompts import bucket
+
+
+class ImagePatches(NamedTuple):
+    """All patches of one prompt's images; `stack_patches` puts a batch axis in front of every field.
+
+    The order is by blocks: the m x m patches that become one visual token are neighbours, row by row inside the block,
+    blocks row by row inside the tile. So merging is a reshape for every tower: Qwen's merger and Idefics3's pixel
+    shuffle concatenate the features of a block in this very order (Idefics3's channels are block row, block column,
+    feature), Gemma's pooling averages them.
+
+    Attributes:
+        pixels: bytes after the resize; row, column, channel inside a patch. They are normalised on the device.
+        rows: row of the patch in its tile.
+        columns: column of the patch in its tile.
+        image: index of the patch's tile within the prompt; -1 is padding.
+    """
+
+    pixels: UInt8[np.ndarray, "*B N pixels"]
+    rows: Int32[np.ndarray, "*B N"]
+    columns: Int32[np.ndarray, "*B N"]
+    image: Int32[np.ndarray, "*B N"]
+
+
+def cut_patches(
+    tile: UInt8[np.ndarray, "h w 3"], *, patch_size: int, merge: int = 1, index: int = 0
+) -> ImagePatches:
+    """Cuts one tile, number `index` of its prompt, into patches in block order.
+
+    Raises:
+        ValueError: a side is no multiple of ``patch_size * merge``.
+    """
+    height, width, channels = tile.shape
+    if height % (patch_size * merge) or width % (patch_size * merge):
+        raise ValueError(
+            f"a tile of {height} x {width} pixels has no whole number of blocks of {merge} x {merge} patches of "
+            f"{patch_size} x {patch_size} pixels; resize it first"
+        )
+    rows, columns = height // patch_size, width // patch_size
+
+    def in_blocks(grid: np.ndarray) -> np.ndarray:
+        """`[rows, columns, ...]` to `[N, ...]`."""
+        blocks = grid.reshape(rows // merge, merge, columns // merge, merge, *grid.shape[2:])
+        return blocks.swapaxes(1, 2).reshape(rows * columns, *grid.shape[2:])
+
+    grid = tile.reshape(rows, patch_size, columns, patch_size, channels).swapaxes(1, 2)
+    pixels = in_blocks(grid.reshape(rows, columns, patch_size * patch_size * channels))
+    row, column = np.indices((rows, columns), np.int32)
+    return ImagePatches(pixels, in_blocks(row), in_blocks(column), np.full(rows * columns, index, np.int32))
+
+
+def join_patches(tiles: Sequence[ImagePatches]) -> ImagePatches:
+    """The patches of all tiles of a prompt, one tile after the other; there must be one at least."""
+    return ImagePatches(*map(np.concatenate, zip(*tiles, strict=True)))
+
+
+def no_patches(patch_size: int) -> ImagePatches:
+    """What a prompt without images holds."""
+    nothing = np.zeros(0, np.int32)
+    return ImagePatches(np.zeros((0, patch_size * patch_size * 3), np.uint8), nothing, nothing, nothing)
+
+
+def stack_patches(prompts: Sequence[ImagePatches], *, counts: Sequence[int], merge: int) -> ImagePatches:
+    """Pads the patches of each prompt to one of `counts` and stacks the prompts along a new first axis.
+
+    Args:
+        prompts: the patches of each prompt.
+        counts: buckets of patch counts; every one a whole number of blocks.
+        merge: m; padding must not share a block with pixels.
+
+    Raises:
+        TooLongError: a prompt has more patches than the largest bucket.
+        ValueError: a bucket is no whole number of blocks.
+    """
+    if any(count % merge**2 for count in counts):
+        raise ValueError(
+            f"patch counts {tuple(counts)} must be multiples of {merge**2}, the patches of one visual token"
+        )
+    count = bucket(max(len(patches.image) for patches in prompts), counts, "a prompt's images", "patches")
+
+    def stack(arrays: Sequence[np.ndarray], fill: int) -> np.ndarray:
+        stacked = np.full((len(arrays), count, *arrays[0].shape[1:]), fill, arrays[0].dtype)
+        for row, array in zip(stacked, arrays, strict=True):
+            row[: len(array)] = array
+        return stacked
+
+    fills = ImagePatches(pixels=0, rows=0, columns=0, image=-1)
+    return ImagePatches(*map(stack, zip(*prompts, strict=True), fills))
