@@ -44,7 +44,7 @@ def tiny_model(tiny_tokenizer):
     return VLMConfig(
         vocab_size=tiny_tokenizer.vocab_size,
         decoder=TransformerConfig(kv_heads=1, qk_norm=True, **sizes),
-        vision=VisionConfig(16, 16, 8, TransformerConfig(kv_heads=2, rope_theta=0.0, **sizes)),
+        vision=VisionConfig(16, 16, 8, TransformerConfig(kv_heads=2, rope=None, **sizes)),
     )
 
 

@@ -14,6 +14,7 @@ import transformers
 from mmrpt_jax.models import (
     BranchTokens,
     PromptTokens,
+    RotaryConfig,
     TransformerConfig,
     VisionConfig,
     VLMConfig,
@@ -77,7 +78,7 @@ def ours(family):
         heads=HEADS,
         kv_heads=KV_HEADS,
         mlp=MLP,
-        rope_theta=THETA,
+        rope=RotaryConfig(THETA),
         norm_eps=EPS,
         **options,
     )

@@ -120,7 +120,7 @@ class Evaluator:
             prompt = encode_prompts(
                 self.tokenizer,
                 [prompts[i] for i in chosen],
-                image_tokens=self.model.vision.num_patches,
+                image_tokens=self.model.vision.num_tokens,
                 lengths=self.prompt_lengths,
             )
             if condition == "none":

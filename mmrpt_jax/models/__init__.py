@@ -11,7 +11,9 @@ from mmrpt_jax.models.autoencoder import encode_tokens as encode_tokens
 from mmrpt_jax.models.autoencoder import to_pixels as to_pixels
 from mmrpt_jax.models.autoencoder import to_uint8 as to_uint8
 from mmrpt_jax.models.config import AutoencoderConfig as AutoencoderConfig
+from mmrpt_jax.models.config import ConnectorConfig as ConnectorConfig
 from mmrpt_jax.models.config import LatentConfig as LatentConfig
+from mmrpt_jax.models.config import RotaryConfig as RotaryConfig
 from mmrpt_jax.models.config import TransformerConfig as TransformerConfig
 from mmrpt_jax.models.config import UnifiedConfig as UnifiedConfig
 from mmrpt_jax.models.config import VisionConfig as VisionConfig
@@ -23,6 +25,8 @@ from mmrpt_jax.models.initialise import count_parameters as count_parameters
 from mmrpt_jax.models.initialise import initialise as initialise
 from mmrpt_jax.models.kl_autoencoder import KLAutoencoder as KLAutoencoder
 from mmrpt_jax.models.kl_autoencoder import reconstruction_loss as reconstruction_loss
+from mmrpt_jax.models.patches import ImagePatches as ImagePatches
+from mmrpt_jax.models.places import PromptTokens as PromptTokens
 from mmrpt_jax.models.unified import ThoughtState as ThoughtState
 from mmrpt_jax.models.unified import copy_experts as copy_experts
 from mmrpt_jax.models.unified import encode_prompt as encode_prompt
@@ -31,4 +35,3 @@ from mmrpt_jax.models.unified import velocity as velocity
 from mmrpt_jax.models.vlm import VLM as VLM
 from mmrpt_jax.models.vlm import BranchTokens as BranchTokens
 from mmrpt_jax.models.vlm import PromptState as PromptState
-from mmrpt_jax.models.vlm import PromptTokens as PromptTokens

@@ -3,6 +3,10 @@
 A key is visible when it is valid and not later in `order` than the query. That one rule covers causal text
 (order = position), bidirectional images (all patches share one order), padding (not valid) and a half-filled
 cache (later slots are later in order).
+
+Where tokens have places, a key must also be less than `reach` places away. That covers sliding windows (place = index
+in the sequence), windows of patches (place = number of the window, reach 1) and several images in one row (their places
+lie `FAR` apart and more).
 """
 
 from collections.abc import Sequence
@@ -12,6 +16,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+# Reach of a layer that sees everything; tokens whose places are as far apart never see each other.
+FAR = 1 << 20
 # Finite, so that a query which sees no key at all (padding) gives a uniform average instead of NaN.
 _HIDDEN = -1e30
 
@@ -26,6 +32,7 @@ class KeyBlock(NamedTuple):
         valid: [B S] or [B G S], False for padding.
         regions: [B S M] indicator columns of the regions whose attention mass is wanted, or None; shared
             blocks only.
+        places: [B S] or [B G S], compared with the queries' places; needed where those are given.
     """
 
     keys: Float[Array, "B *G S K H"]
@@ -33,6 +40,7 @@ class KeyBlock(NamedTuple):
     order: Int[Array, "B *G S"]
     valid: Bool[Array, "B *G S"]
     regions: Float[Array, "B S M"] | None = None
+    places: Int[Array, "B *G S"] | None = None
 
 
 class Attended(NamedTuple):
@@ -50,11 +58,29 @@ class Attended(NamedTuple):
     received: Float[Array, "B S N"] | None
 
 
+class Seeing(NamedTuple):
+    """How queries look at keys, but for where they stand.
+
+    Attributes:
+        scale: factor on scores.
+        softcap: c in c·tanh(score/c); 0: none.
+        reach: keys must be less than so many places away; used where queries have places.
+    """
+
+    scale: float
+    softcap: float
+    reach: Int[Array, ""] | int
+
+
 def attend(
     queries: Float[Array, "B G T N H"],
     order: Int[Array, "B G T"],
     blocks: Sequence[KeyBlock],
     *,
+    places: Int[Array, "B G T"] | None = None,
+    reach: Int[Array, ""] | int = FAR,
+    scale: float | None = None,
+    softcap: float = 0.0,
     query_weights: Float[Array, "B G T"] | None = None,
     query_chunk: int = 256,
 ) -> Attended:
@@ -66,20 +92,28 @@ def attend(
     attention is linear in its values.
 
     Args:
-        queries: unscaled; the scale 1/sqrt(H) is applied here.
+        queries: unscaled; the scale is applied here.
         order: the queries' order.
         blocks: at least one; at most one of them names regions.
+        places: the queries' places, if not everything of lower order is seen.
+        reach: keys must be less than so many places away.
+        scale: factor on scores; None: 1/sqrt(H).
+        softcap: c in c·tanh(score/c), which keeps scores between −c and c; 0: none.
         query_weights: weight of each query in `received`, 0 for padding; needed when a block names regions.
         query_chunk: rows of the score matrix held at a time, at most.
 
     Raises:
-        ValueError: a block names regions, but there are no `query_weights`.
+        ValueError: a block names regions, but there are no `query_weights`; or queries have places, and a block has
+            none.
     """
+    if places is not None and any(block.places is None for block in blocks):
+        raise ValueError("queries have places, and a block of keys has none: give it places, or them none")
     if query_weights is None and any(block.regions is not None for block in blocks):
         raise ValueError("a block names regions: pass query_weights, 0 for queries that do not count")
+    seeing = Seeing(queries.shape[-1] ** -0.5 if scale is None else scale, softcap, reach)
     length = queries.shape[2]
     if length <= query_chunk:
-        return _attend_rows(queries, order, blocks, query_weights)
+        return _attend_rows(queries, order, places, blocks, query_weights, seeing)
     steps = -(-length // query_chunk)
 
     def split(array):
@@ -95,19 +129,20 @@ def attend(
     # A loop, and not an unrolled one: XLA is free to run independent chunks at once, and to hold them all.
     @jax.checkpoint
     def chunk(rows):
-        return _attend_rows(rows[0], rows[1], blocks, rows[2])
+        queries, order, places, query_weights = rows
+        return _attend_rows(queries, order, places, blocks, query_weights, seeing)
 
-    seen = jax.lax.map(chunk, jax.tree.map(split, (queries, order, query_weights)))
+    seen = jax.lax.map(chunk, jax.tree.map(split, (queries, order, places, query_weights)))
     values, mass = jax.tree.map(join, (seen.values, seen.mass))
     return Attended(values, mass, jax.tree.map(lambda x: x.sum(axis=0), seen.received))
 
 
-def _attend_rows(queries, order, blocks, query_weights) -> Attended:
+def _attend_rows(queries, order, places, blocks, query_weights, seeing: Seeing) -> Attended:
     batch, group, length, heads, dim = queries.shape
     kv_heads = blocks[0].keys.shape[-2]
-    grouped = queries.reshape(batch, group, length, kv_heads, heads // kv_heads, dim) * dim**-0.5
+    grouped = queries.reshape(batch, group, length, kv_heads, heads // kv_heads, dim) * seeing.scale
 
-    scores = [_scores(grouped, order, block) for block in blocks]
+    scores = [_scores(grouped, order, places, block, seeing) for block in blocks]
     peak = jax.lax.stop_gradient(jnp.max(jnp.stack([s.max(axis=-1) for s in scores]), axis=0))[..., None]
     weights = [jnp.exp(s - peak) for s in scores]
     total = sum(w.sum(axis=-1, keepdims=True) for w in weights)
@@ -130,13 +165,20 @@ def _tokens_first(array: Float[Array, "B G K n T one"]) -> Float[Array, "B G T K
     return jnp.moveaxis(array, 4, 2)
 
 
-def _scores(grouped, order, block) -> Float[Array, "B G K n T S"]:
+def _scores(grouped, order, places, block, seeing: Seeing) -> Float[Array, "B G K n T S"]:
     shared = block.order.ndim == 2
     pattern = "bgtknh,bskh->bgknts" if shared else "bgtknh,bgskh->bgknts"
     scores = jnp.einsum(pattern, grouped, block.keys, preferred_element_type=jnp.float32)
-    # [B, 1 or G, 1, S]: every query of a row, and of a group if shared, meets the same keys.
-    key_order, key_valid = (x[:, None, None] if shared else x[:, :, None] for x in (block.order, block.valid))
-    visible = (key_order <= order[..., None]) & key_valid
+    if seeing.softcap:
+        scores = jnp.tanh(scores / seeing.softcap) * seeing.softcap
+
+    def per_query(x: Array) -> Array:
+        """[B, 1 or G, 1, S]: every query of a row, and of a group if shared, meets the same keys."""
+        return x[:, None, None] if shared else x[:, :, None]
+
+    visible = (per_query(block.order) <= order[..., None]) & per_query(block.valid)
+    if places is not None:
+        visible &= jnp.abs(places[..., None] - per_query(block.places)) < seeing.reach
     return jnp.where(visible[:, :, None, None], scores, _HIDDEN)
 
 

@@ -8,23 +8,26 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from mmrpt_jax.models.attention import KeyBlock, attend
+from mmrpt_jax.models.attention import FAR, KeyBlock, attend
 from mmrpt_jax.models.config import TransformerConfig
-from mmrpt_jax.models.layers import GatedMLP, Linear, RMSNorm, rotate
+from mmrpt_jax.models.layers import MLP, Linear, make_norm
+from mmrpt_jax.models.rotary import rotary_axes, rotary_frequencies, rotate
 
 
 class Tokens(NamedTuple):
     """Where tokens stand.
 
     Attributes:
-        positions: [B G T] rotary positions.
+        positions: [B G T] rotary positions, or [B G T A] where axes differ.
         order: [B G T] for the visibility rule of `attend`.
         valid: [B G T], False for padding.
+        places: [B G T], likewise; needed by local layers, and where rows hold several images.
     """
 
-    positions: Int[Array, "B G T"]
+    positions: Int[Array, "B G T *A"]
     order: Int[Array, "B G T"]
     valid: Bool[Array, "B G T"]
+    places: Int[Array, "B G T"] | None = None
 
 
 class Context(NamedTuple):
@@ -38,12 +41,14 @@ class Context(NamedTuple):
         regions: [B S M] indicator columns whose attention mass is wanted, or None; one shared context at most.
         query_weights: [B G T] weights of the branch queries in the mass that each key receives; needed with
             regions.
+        places: [B S] or [B G S]; needed where tokens have places.
     """
 
     order: Int[Array, "B *G S"]
     valid: Bool[Array, "B *G S"]
     regions: Float[Array, "B S M"] | None = None
     query_weights: Float[Array, "B G T"] | None = None
+    places: Int[Array, "B *G S"] | None = None
 
 
 # Keys and values of a context: [B S K H] or [B G S K H] each, with a leading L axis for all layers.
@@ -57,25 +62,36 @@ class Cache(NamedTuple):
         keys: [B G R K H] of one layer.
         values: like `keys`.
         order: [B G R]; slots after the query are later in order, so they need no mask of their own.
+        places: [B G R], where tokens have places.
     """
 
     keys: Float[Array, "B G R K H"]
     values: Float[Array, "B G R K H"]
     order: Int[Array, "B G R"]
     index: Int[Array, ""]
+    places: Int[Array, "B G R"] | None = None
 
 
 class LayerOutput(NamedTuple):
-    """What a layer leaves behind: keys and values (all of a cache), mass per region, mass per key."""
+    """What a layer leaves behind; what a stack leaves has a leading L axis.
 
-    keys: Float[Array, "B G T K H"]
-    values: Float[Array, "B G T K H"]
-    mass: Float[Array, "B G T N M"] | None
-    received: Float[Array, "B S N"] | None
+    Attributes:
+        keys: [B G T K H], all of a cache.
+        values: like `keys`.
+        mass: [B G T N M] attention mass per region, or None.
+        received: [B S N] attention mass per key, or None.
+        tapped: [taps B G T D] features of the layers that a stack was asked for, not normed; None if it was not.
+    """
+
+    keys: Float[Array, "*L B G T K H"]
+    values: Float[Array, "*L B G T K H"]
+    mass: Float[Array, "*L B G T N M"] | None
+    received: Float[Array, "*L B S N"] | None
+    tapped: Float[Array, "taps B G T D"] | None = None
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x))."""
+    """x + attention(norm(x)), then x + mlp(norm(x)); with sandwich norms, what is added is normed too."""
 
     config: TransformerConfig
 
@@ -87,6 +103,7 @@ class Block(nn.Module):
         contexts: Sequence[Context],
         tokens: Tokens,
         cache: Cache | None = None,
+        local: Bool[Array, ""] | bool = False,
     ) -> tuple[Float[Array, "B G T D"], LayerOutput]:
         """Runs one layer.
 
@@ -96,29 +113,43 @@ class Block(nn.Module):
             contexts: where those keys stand, one for each.
             tokens: where the tokens of `x` stand.
             cache: during sampling, this layer's keys and values of the branch so far (T = 1).
+            local: whether this is one of the layers that see only what is near.
         """
         cfg = self.config
-        normed = RMSNorm(cfg.norm_eps, name="attention_norm")(x)
-        queries, keys, values = self._project(normed, tokens.positions)
+        queries, keys, values = self._project(self._norm("attention_norm")(x), tokens.positions, local)
         if cache is None:
-            own = KeyBlock(keys, values, tokens.order, tokens.valid)
+            own = KeyBlock(keys, values, tokens.order, tokens.valid, places=tokens.places)
         else:
             keys = jax.lax.dynamic_update_slice_in_dim(cache.keys, keys, cache.index, axis=2)
             values = jax.lax.dynamic_update_slice_in_dim(cache.values, values, cache.index, axis=2)
-            own = KeyBlock(keys, values, cache.order, jnp.ones_like(cache.order, bool))
+            own = KeyBlock(keys, values, cache.order, jnp.ones_like(cache.order, bool), places=cache.places)
         blocks = [
-            KeyBlock(*kv, context.order, context.valid, context.regions)
+            KeyBlock(*kv, context.order, context.valid, context.regions, context.places)
             for kv, context in zip(context_kv, contexts, strict=True)
         ]
-        blocks.append(own)
-        weights = next((c.query_weights for c in contexts if c.query_weights is not None), None)
-        seen = attend(queries, tokens.order, blocks, query_weights=weights, query_chunk=cfg.query_chunk)
+        seen = attend(
+            queries,
+            tokens.order,
+            [*blocks, own],
+            places=tokens.places,
+            reach=jnp.where(local, cfg.local_reach, FAR),
+            scale=cfg.query_scale,
+            softcap=cfg.score_softcap,
+            query_weights=next((c.query_weights for c in contexts if c.query_weights is not None), None),
+            query_chunk=cfg.query_chunk,
+        )
         flat = seen.values.reshape(*x.shape[:-1], cfg.heads * cfg.head_dim)
-        x = x + Linear(cfg.width, ("heads", "embed"), name="out")(flat)
-        x = x + GatedMLP(cfg.width, cfg.mlp, name="mlp")(RMSNorm(cfg.norm_eps, name="mlp_norm")(x))
+        out = Linear(cfg.width, ("heads", "embed"), use_bias=cfg.out_bias, name="out")(flat)
+        x = x + (self._norm("attention_out_norm")(out) if cfg.sandwich_norms else out)
+        mlp = MLP(cfg.width, cfg.mlp, cfg.gated, cfg.activation, cfg.mlp_bias, name="mlp")
+        out = mlp(self._norm("mlp_norm")(x))
+        x = x + (self._norm("mlp_out_norm")(out) if cfg.sandwich_norms else out)
         return x, LayerOutput(keys, values, seen.mass, seen.received)
 
-    def _project(self, x, positions):
+    def _norm(self, name: str) -> nn.Module:
+        return make_norm(self.config.norm, self.config.norm_eps, name)
+
+    def _project(self, x, positions, local):
         cfg = self.config
 
         def heads_of(name, count, axis):
@@ -129,18 +160,40 @@ class Block(nn.Module):
         keys = heads_of("key", cfg.kv_heads, "kv_heads")
         values = heads_of("value", cfg.kv_heads, "kv_heads")
         if cfg.qk_norm:
-            queries = RMSNorm(cfg.norm_eps, name="query_norm")(queries)
-            keys = RMSNorm(cfg.norm_eps, name="key_norm")(keys)
-        if cfg.rope_theta:
-            queries = rotate(queries, positions, theta=cfg.rope_theta)
-            keys = rotate(keys, positions, theta=cfg.rope_theta)
+            queries, keys = self._norm("query_norm")(queries), self._norm("key_norm")(keys)
+        if cfg.rope is not None:
+            pairs = cfg.head_dim // 2
+            axes, frequencies = rotary_axes(cfg.rope, pairs), rotary_frequencies(cfg.rope, pairs)
+            if cfg.local_rope is not None:
+                frequencies = jnp.where(local, rotary_frequencies(cfg.local_rope, pairs), frequencies)
+            queries, keys = (rotate(y, positions, frequencies, axes) for y in (queries, keys))
         return queries, keys, values
 
 
+class LayerInput(NamedTuple):
+    """What differs from layer to layer of a stack, beside its parameters; every leaf has a leading L axis.
+
+    Attributes:
+        context_kv: keys and values of what stands before the tokens.
+        index: the number of the layer.
+        local: whether it sees only what is near.
+    """
+
+    context_kv: Sequence[KeysValues]
+    index: Int[Array, "L"]
+    local: Bool[Array, "L"]
+
+
 class Stack(nn.Module):
-    """`layers` blocks with stacked parameters, then a norm."""
+    """`layers` blocks with stacked parameters, then a norm.
+
+    Attributes:
+        config: the layers.
+        taps: layers whose features are asked for, beside those of the last one.
+    """
 
     config: TransformerConfig
+    taps: tuple[int, ...] = ()
 
     @nn.compact
     def __call__(
@@ -149,16 +202,41 @@ class Stack(nn.Module):
         context_kv: Sequence[KeysValues],
         contexts: Sequence[Context],
         tokens: Tokens,
+        added: Float[Array, "n B G T D"] | None = None,
     ) -> tuple[Float[Array, "B G T D"], LayerOutput]:
-        """Runs all layers; every array of the returned `LayerOutput` has a leading L axis."""
-        layers = nn.scan(
-            nn.remat(Block, prevent_cse=False) if self.config.remat else Block,
+        """Runs all layers.
+
+        Args:
+            x: token features.
+            context_kv: keys and values of what stands before the tokens, of all layers.
+            contexts: where those keys stand.
+            tokens: where the tokens of `x` stand.
+            added: what is added behind the first n layers, if anything.
+        """
+        cfg = self.config
+        local = jnp.array(cfg.local_layers or (False,) * cfg.layers)
+        each = LayerInput(context_kv, jnp.arange(cfg.layers), local)
+
+        def layer(block, carry, each, contexts, tokens, added):
+            x, tapped = carry
+            x, out = block(x, each.context_kv, contexts, tokens, None, each.local)
+            if added is not None:
+                here = added[jnp.minimum(each.index, len(added) - 1)].astype(x.dtype)
+                x = x + jnp.where(each.index < len(added), here, 0)
+            if self.taps:
+                mine = jnp.array(self.taps) == each.index
+                tapped = jnp.where(mine[:, None, None, None, None], x, tapped)
+            return (x, tapped), out
+
+        scanned = nn.scan(
+            nn.remat(layer, prevent_cse=False) if cfg.remat else layer,
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            in_axes=(0, nn.broadcast, nn.broadcast),
-            length=self.config.layers,
-            unroll=self.config.unroll,
+            in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
+            length=cfg.layers,
+            unroll=cfg.unroll,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
-        x, outputs = layers(self.config, name="layers")(x, context_kv, contexts, tokens)
-        return RMSNorm(self.config.norm_eps, name="final_norm")(x), outputs
+        tapped = jnp.zeros((len(self.taps), *x.shape), x.dtype) if self.taps else None
+        (x, tapped), outputs = scanned(Block(cfg, name="layers"), (x, tapped), each, contexts, tokens, added)
+        return make_norm(cfg.norm, cfg.norm_eps, "final_norm")(x), outputs._replace(tapped=tapped)

@@ -5,7 +5,8 @@ from typing import NamedTuple
 from jaxtyping import Array, Bool, Float, UInt8
 
 from mmrpt_jax.models.config import VLMConfig
-from mmrpt_jax.models.head import score_tokens
+from mmrpt_jax.models.head import output_matrix, score_tokens
+from mmrpt_jax.models.patches import ImagePatches
 from mmrpt_jax.models.vlm import VLM, BranchTokens, PromptTokens
 
 
@@ -28,7 +29,7 @@ class Forward(NamedTuple):
 def forward(
     config: VLMConfig,
     params,
-    images: UInt8[Array, "B C h w 3"] | None,
+    images: UInt8[Array, "B C h w 3"] | ImagePatches | None,
     prompt: PromptTokens,
     branches: BranchTokens,
     *,
@@ -42,7 +43,7 @@ def forward(
     Args:
         config: the model.
         params: its parameters.
-        images: C images per prompt.
+        images: C images per prompt, or their patches.
         prompt: the prompts.
         branches: G branches per prompt.
         temperature: divides the logits, as in sampling.
@@ -53,5 +54,12 @@ def forward(
     model, variables = VLM(config), {"params": params}
     state = model.apply(variables, images, prompt, method=VLM.encode_prompt)
     hidden, out = model.apply(variables, state, branches, regions, query_weights, method=VLM.extend)
-    scores = score_tokens(hidden, params["embedding"], branches.ids, temperature=temperature, banned=banned)
+    scores = score_tokens(
+        hidden,
+        output_matrix(params),
+        branches.ids,
+        temperature=temperature,
+        banned=banned,
+        softcap=config.logit_softcap,
+    )
     return Forward(scores.logprobs, scores.entropy, out.mass, out.received)

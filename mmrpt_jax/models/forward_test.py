@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from mmrpt_jax.models.layers import rotate
+from mmrpt_jax.models.rotary import rotary_axes, rotary_frequencies, rotate
 from mmrpt_jax.models.vlm import VLM
 from mmrpt_jax.models.vlm_test import CONFIG, DECODER, P, make_batch, random_parameters, score
 
@@ -25,7 +25,8 @@ def first_layer_map(params, state, own_keys, branches):
     queries = (normed @ layer["query"]["kernel"]).reshape(*branches.ids.shape, DECODER.heads, -1)
     steps = np.arange(branches.ids.shape[2])
     positions = np.broadcast_to(np.asarray(state.length)[:, None, None] + steps, branches.ids.shape)
-    queries = np.asarray(rotate(queries.astype(np.float32), positions, theta=DECODER.rope_theta))
+    rotary = (function(DECODER.rope, DECODER.head_dim // 2) for function in (rotary_frequencies, rotary_axes))
+    queries = np.asarray(rotate(queries.astype(np.float32), positions, *rotary))
     chart = np.zeros((*queries.shape[:-1], P))
     for b, g, t, n in np.ndindex(queries.shape[:-1]):
         keys = np.concatenate([state.keys[0, b], own_keys[0, b, g]])[:, n * DECODER.kv_heads // DECODER.heads]

@@ -18,14 +18,20 @@ class TokenScores(NamedTuple):
     entropy: Float[Array, "*E"]
 
 
+def output_matrix(params) -> Float[Array, "V D"]:
+    """What features are multiplied with for logits: the embedding, where it is tied."""
+    return params.get("lm_head", params["embedding"])
+
+
 def logits(
     hidden: Float[Array, "*E D"],
     embedding: Float[Array, "V D"],
     *,
     temperature: float = 1.0,
     banned: Bool[Array, "V"] | None = None,
+    softcap: float = 0.0,
 ) -> Float[Array, "*E V"]:
-    """Float32 logits over the vocabulary, divided by the temperature, with banned ids at -inf."""
+    """Float32 logits over the vocabulary, softly capped, divided by the temperature, with banned ids at -inf."""
     # Accelerators would round float32 factors to bfloat16 or TF32, and logits with them.
     scores = jnp.einsum(
         "...d,vd->...v",
@@ -34,6 +40,8 @@ def logits(
         precision=jax.lax.Precision.HIGHEST,
         preferred_element_type=jnp.float32,
     )
+    if softcap:
+        scores = jnp.tanh(scores / softcap) * softcap
     scores = scores / temperature
     return scores if banned is None else jnp.where(banned, -jnp.inf, scores)
 
@@ -45,6 +53,7 @@ def score_tokens(
     *,
     temperature: float = 1.0,
     banned: Bool[Array, "V"] | None = None,
+    softcap: float = 0.0,
     chunk: int = 2048,
 ) -> TokenScores:
     """Scores `ids` under the features that predict them, `chunk` tokens at a time.
@@ -54,15 +63,16 @@ def score_tokens(
 
     Args:
         hidden: features that predict each id.
-        embedding: the tied output matrix.
+        embedding: the output matrix.
         ids: tokens to score; a banned id (padding, often) scores -inf, so mask by selection, not by products.
         temperature: > 0.
         banned: ids that the sampler cannot produce, such as image placeholders.
+        softcap: c in c·tanh(logit/c); 0: none.
         chunk: tokens per block, at most.
     """
 
     def score(hidden, ids):
-        return _score(logits(hidden, embedding, temperature=temperature, banned=banned), ids)
+        return _score(logits(hidden, embedding, temperature=temperature, banned=banned, softcap=softcap), ids)
 
     return _in_chunks(score, (hidden, ids), tokens=ids.shape, chunk=chunk)
 
@@ -80,12 +90,13 @@ def token_kl(
     other: Float[Array, "*E D"],
     embedding: Float[Array, "V D"],
     *,
+    softcap: float = 0.0,
     chunk: int = 2048,
 ) -> Float[Array, "*E"]:
     """KL(p ‖ q) of the next-token distributions that two features give, in nats, ≥ 0; memory as above."""
 
     def divergence(hidden, other):
-        return kl_divergence(logits(hidden, embedding), logits(other, embedding))
+        return kl_divergence(*(logits(x, embedding, softcap=softcap) for x in (hidden, other)))
 
     return _in_chunks(divergence, (hidden, other), tokens=hidden.shape[:-1], chunk=chunk)
 

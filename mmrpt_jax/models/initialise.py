@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from mmrpt_jax.models.config import AutoencoderConfig, LatentConfig, UnifiedConfig, VLMConfig
 from mmrpt_jax.models.kl_autoencoder import AutoencoderNetwork
 from mmrpt_jax.models.latents import LatentTokens
+from mmrpt_jax.models.patches import ImagePatches
 from mmrpt_jax.models.sharding import RULES, parameter_shardings
 from mmrpt_jax.models.unified import copy_experts
 from mmrpt_jax.models.vlm import VLM, BranchTokens, PromptTokens
@@ -72,11 +73,14 @@ _initialise = jax.jit(_unboxed, static_argnums=0)
 
 
 def _smallest_input(config: VLMConfig):
-    vision = config.vision
-    ids = jnp.zeros((1, vision.num_patches), jnp.int32)
-    images = jnp.zeros((1, 1, vision.image_height, vision.image_width, 3), jnp.uint8)
-    branches = BranchTokens(jnp.zeros((1, 1, 1), jnp.int32), jnp.ones((1, 1, 1), bool))
-    return images, PromptTokens(ids, ids == 0, ids == 0), branches
+    """One visual token, and one word."""
+    shape = (1, config.vision.connector.merge**2)
+    nowhere = jnp.zeros(shape, jnp.int32)
+    pixels = jnp.zeros((*shape, config.vision.patch_pixels), jnp.uint8)
+    slot = jnp.ones((1, 1), bool)
+    word = jnp.zeros((1, 1), jnp.int32)
+    images, prompt = ImagePatches(pixels, nowhere, nowhere, nowhere), PromptTokens(word, slot, slot)
+    return images, prompt, BranchTokens(word[None], slot[None])
 
 
 def _smallest_drawing(config: LatentConfig):

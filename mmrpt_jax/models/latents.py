@@ -2,7 +2,7 @@
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from mmrpt_jax.models.config import LatentConfig
 from mmrpt_jax.models.layers import Linear
@@ -37,21 +37,25 @@ def time_features(times: Float[Array, "*E"], features: int = TIME_FEATURES) -> F
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
 
 
-def grid_positions(rows: int, columns: int, width: int) -> Float[Array, "I D"]:
-    """Fixed positions of a grid, row by row: sin ‖ cos of the column, then sin ‖ cos of the row (MAE, BAGEL).
+def fixed_positions(rows: Int[Array, "*E"], columns: Int[Array, "*E"], width: int) -> Float[Array, "*E D"]:
+    """Fixed positions in a grid: sin ‖ cos of the column, then sin ‖ cos of the row (MAE, BAGEL).
 
     Each of the four parts has D/4 frequencies 10000^(−4i/D). BAGEL keeps these values for a large square and picks
     them from there; they depend on row and column alone, so the size of that square does not matter.
     """
     frequencies = _falling_frequencies(width // 4)
 
-    def encode(count):
-        angles = jnp.arange(count, dtype=jnp.float32)[:, None] * frequencies
+    def encode(place):
+        angles = place[..., None].astype(jnp.float32) * frequencies
         return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
-    across = jnp.broadcast_to(encode(columns)[None], (rows, columns, width // 2))
-    down = jnp.broadcast_to(encode(rows)[:, None], (rows, columns, width // 2))
-    return jnp.concatenate([across, down], axis=-1).reshape(rows * columns, width)
+    return jnp.concatenate([encode(columns), encode(rows)], axis=-1)
+
+
+def grid_positions(rows: int, columns: int, width: int) -> Float[Array, "I D"]:
+    """`fixed_positions` of a whole grid, row by row."""
+    down, across = jnp.meshgrid(jnp.arange(rows), jnp.arange(columns), indexing="ij")
+    return fixed_positions(down.reshape(-1), across.reshape(-1), width)
 
 
 def _falling_frequencies(count: int) -> Float[Array, "count"]:

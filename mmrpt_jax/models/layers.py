@@ -1,28 +1,59 @@
 """The parts of a transformer block. Every parameter declares its logical axes in the line that makes it."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 _KERNEL = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
 
 
 class RMSNorm(nn.Module):
-    """x / sqrt(mean(x²) + eps) · scale, in float32 (Zhang & Sennrich, 2019)."""
+    """x / sqrt(mean(x²) + eps) · scale, in float32 (Zhang & Sennrich, 2019).
+
+    A centred scale is stored as its distance from 1 (Gemma).
+    """
+
+    eps: float = 1e-6
+    centred: bool = False
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*E D"]) -> Float[Array, "*E D"]:
+        """Normalises the last axis; computes in float32 and answers in the type of `x`."""
+        start = nn.initializers.zeros if self.centred else nn.initializers.ones
+        scale = self.param("scale", nn.with_logical_partitioning(start, ("norm",)), (x.shape[-1],))
+        wide = x.astype(jnp.float32)
+        normed = wide * jax.lax.rsqrt(jnp.mean(wide**2, axis=-1, keepdims=True) + self.eps)
+        return (normed * (1.0 + scale.astype(jnp.float32) if self.centred else scale)).astype(x.dtype)
+
+
+class LayerNorm(nn.Module):
+    """(x − mean(x)) / sqrt(var(x) + eps) · scale + bias, in float32 (Ba et al., 2016)."""
 
     eps: float = 1e-6
 
     @nn.compact
     def __call__(self, x: Float[Array, "*E D"]) -> Float[Array, "*E D"]:
         """Normalises the last axis; computes in float32 and answers in the type of `x`."""
-        ones = nn.with_logical_partitioning(nn.initializers.ones, ("norm",))
-        scale = self.param("scale", ones, (x.shape[-1],))
+        ones, zeros = (
+            nn.with_logical_partitioning(start, ("norm",))
+            for start in (nn.initializers.ones, nn.initializers.zeros)
+        )
+        scale, bias = self.param("scale", ones, (x.shape[-1],)), self.param("bias", zeros, (x.shape[-1],))
         wide = x.astype(jnp.float32)
-        normed = wide * jax.lax.rsqrt(jnp.mean(wide**2, axis=-1, keepdims=True) + self.eps)
-        return (normed * scale).astype(x.dtype)
+        centred = wide - jnp.mean(wide, axis=-1, keepdims=True)
+        normed = centred * jax.lax.rsqrt(jnp.mean(centred**2, axis=-1, keepdims=True) + self.eps)
+        return (normed * scale + bias).astype(x.dtype)
+
+
+def make_norm(kind: str, eps: float, name: str | None = None) -> nn.Module:
+    """The norm that a config names; `name` is that of its parameters."""
+    if kind == "layer":
+        return LayerNorm(eps, name=name)
+    return RMSNorm(eps, centred=kind == "rms_centred", name=name)
 
 
 class Linear(nn.Module):
@@ -45,28 +76,33 @@ class Linear(nn.Module):
         return y
 
 
-class GatedMLP(nn.Module):
-    """down(silu(gate(x)) · up(x)) (Shazeer, 2020: SwiGLU)."""
+class MLP(nn.Module):
+    """down(f(gate(x)) · up(x)) (Shazeer, 2020), or without a gate down(f(up(x)))."""
 
     width: int
     mlp: int
+    gated: bool = True
+    activation: str = "silu"
+    use_bias: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "*E D"]) -> Float[Array, "*E D"]:
         """Widens to `mlp` features and comes back to `width`."""
-        gate = Linear(self.mlp, ("embed", "mlp"), name="gate")(x)
-        up = Linear(self.mlp, ("embed", "mlp"), name="up")(x)
-        return Linear(self.width, ("mlp", "embed"), name="down")(nn.silu(gate) * up)
+        activate = activation(self.activation)
+        if self.gated:
+            gate = Linear(self.mlp, ("embed", "mlp"), use_bias=self.use_bias, name="gate")(x)
+            up = Linear(self.mlp, ("embed", "mlp"), use_bias=self.use_bias, name="up")(x)
+            inner = activate(gate) * up
+        else:
+            inner = activate(Linear(self.mlp, ("embed", "mlp"), use_bias=self.use_bias, name="up")(x))
+        return Linear(self.width, ("mlp", "embed"), use_bias=self.use_bias, name="down")(inner)
 
 
-def rotate(
-    x: Float[Array, "*E T N H"], positions: Int[Array, "*E T"], *, theta: float
-) -> Float[Array, "*E T N H"]:
-    """Rotary positions (Su et al., 2021), halves convention: (x₁, x₂) → (x₁cos − x₂sin, x₂cos + x₁sin)."""
-    half = x.shape[-1] // 2
-    frequencies = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angles = positions[..., None, None].astype(jnp.float32) * frequencies
-    cos, sin = jnp.cos(angles), jnp.sin(angles)
-    first, second = x[..., :half].astype(jnp.float32), x[..., half:].astype(jnp.float32)
-    rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
-    return rotated.astype(x.dtype)
+def activation(name: str) -> Callable[[Array], Array]:
+    """The function that a config names."""
+    return {
+        "silu": nn.silu,
+        "gelu": functools.partial(nn.gelu, approximate=False),
+        "gelu_tanh": nn.gelu,
+        "quick_gelu": lambda x: x * nn.sigmoid(1.702 * x),
+    }[name]

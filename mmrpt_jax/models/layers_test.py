@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmrpt_jax.models.layers import GatedMLP, Linear, RMSNorm, rotate
+from mmrpt_jax.models.layers import MLP, Linear, RMSNorm
 
 X = np.random.default_rng(0).normal(0.0, 3.0, (2, 3, 6)).astype(np.float32)
 
@@ -41,29 +41,7 @@ def test_linear(use_bias):
 
 
 def test_gated_mlp():
-    params = randomised(GatedMLP(6, 5), X)
+    params = randomised(MLP(6, 5), X)
     gate, up, down = (params[name]["kernel"].astype(np.float64) for name in ("gate", "up", "down"))
     expected = ((X @ gate) / (1 + np.exp(-(X @ gate))) * (X @ up)) @ down
-    np.testing.assert_allclose(GatedMLP(6, 5).apply({"params": params}, X), expected, rtol=1e-4, atol=1e-4)
-
-
-def test_rotate_turns_pairs_as_complex_numbers():
-    positions = np.array([[0, 1, 5], [7, 300, 2]])
-    x = np.random.default_rng(2).normal(size=(2, 3, 4, 6)).astype(np.float32)
-    turned = rotate(x, positions, theta=100.0)
-    frequencies = 100.0 ** (-np.array([0, 2, 4]) / 6)
-    phase = np.exp(1j * positions[..., None, None] * frequencies)
-    expected = (x[..., :3] + 1j * x[..., 3:]) * phase
-    np.testing.assert_allclose(turned, np.concatenate([expected.real, expected.imag], -1), atol=1e-4)
-    np.testing.assert_array_equal(turned[0, 0], x[0, 0])
-
-
-def test_rotated_products_depend_on_the_distance_alone():
-    query, key = np.random.default_rng(3).normal(size=(2, 1, 1, 8)).astype(np.float32)
-
-    def product(query_position, key_position):
-        at = lambda x, position: rotate(x, np.array([position]), theta=10_000.0)  # noqa: E731
-        return float(jnp.sum(at(query, query_position) * at(key, key_position)))
-
-    assert product(9, 4) == pytest.approx(product(105, 100), abs=1e-4)
-    assert abs(product(9, 4) - product(9, 5)) > 1e-2
+    np.testing.assert_allclose(MLP(6, 5).apply({"params": params}, X), expected, rtol=1e-4, atol=1e-4)

@@ -94,7 +94,8 @@ def packed_prompt(config, params, inputs, b):
     splits = splits_of(prompt, b)
     length = sum(n for n, _ in splits)
     x = np.float64(params["embedding"])[prompt.ids[b, :length]] * np.sqrt(DECODER.width)
-    visual = VLM(config.vlm).apply({"params": params}, images[b], method=lambda m, pixels: m.vision(pixels))
+    encode = lambda m, pixels: m.vision(pixels[None]).features  # noqa: E731
+    visual = VLM(config.vlm).apply({"params": params}, images[b], method=encode)
     x[prompt.image_slots[b, :length]] = np.asarray(visual).reshape(-1, DECODER.width)
     positions = np.repeat(np.arange(len(splits)), [n for n, _ in splits])
     return x, positions, splits
@@ -122,7 +123,7 @@ def dense_stack(params, x, positions, drawn, allowed):
 
     def rotated(x):
         half = x.shape[-1] // 2
-        angles = positions[:, None, None] * DECODER.rope_theta ** (-np.arange(half) / half)
+        angles = positions[:, None, None] * DECODER.rope.theta ** (-np.arange(half) / half)
         a, b = x[..., :half], x[..., half:]
         return np.concatenate(
             [a * np.cos(angles) - b * np.sin(angles), b * np.cos(angles) + a * np.sin(angles)], -1

@@ -6,14 +6,17 @@ import numpy as np
 import pytest
 
 from mmrpt_jax.models.config import TransformerConfig, VisionConfig
-from mmrpt_jax.models.vision import VisionTower, patchify
+from mmrpt_jax.models.patches import patchify
+from mmrpt_jax.models.vision import VisionTower
 from mmrpt_jax.models.vlm_test import CONFIG, random_parameters
 
 VISION, WIDTH = CONFIG.vision, CONFIG.decoder.width
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), np.uint8)
 
 encode = jax.jit(
-    lambda config, params, images: VisionTower(config, WIDTH).apply({"params": params}, images),
+    lambda config, params, images: (
+        VisionTower(config, WIDTH).apply({"params": params}, images[:, None]).features
+    ),
     static_argnums=0,
 )
 

@@ -3,27 +3,14 @@
 from typing import NamedTuple
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from mmrpt_jax.models.config import VLMConfig
-from mmrpt_jax.models.decoder import Context, LayerOutput, Stack, Tokens
+from mmrpt_jax.models.decoder import Context, LayerOutput, Stack
+from mmrpt_jax.models.patches import ImagePatches
+from mmrpt_jax.models.places import PromptTokens, branch_places, place_images, prompt_end, prompt_places
 from mmrpt_jax.models.vision import VisionTower
-
-
-class PromptTokens(NamedTuple):
-    """Prompts, padded on the right.
-
-    Attributes:
-        ids: [B P] token ids; an image takes as many consecutive placeholder tokens as it has patches.
-        valid: [B P], False for padding.
-        image_slots: [B P], True where a visual token stands.
-    """
-
-    ids: Int[Array, "B P"]
-    valid: Bool[Array, "B P"]
-    image_slots: Bool[Array, "B P"]
 
 
 class BranchTokens(NamedTuple):
@@ -62,11 +49,13 @@ class VLM(nn.Module):
     config: VLMConfig
 
     def setup(self):
-        """Declares the embedding, which is also the output matrix, and the two stacks."""
+        """Declares the embedding, the output matrix if that is another one, and the two stacks."""
         cfg = self.config
         normal = nn.initializers.normal(cfg.decoder.width**-0.5)
         partitioned = nn.with_logical_partitioning(normal, ("vocab", "embed"))
         self.embedding = self.param("embedding", partitioned, (cfg.vocab_size, cfg.decoder.width))
+        if not cfg.tied:
+            self.lm_head = self.param("lm_head", partitioned, (cfg.vocab_size, cfg.decoder.width))
         self.vision = VisionTower(cfg.vision, cfg.decoder.width)
         self.decoder = Stack(cfg.decoder)
 
@@ -75,27 +64,35 @@ class VLM(nn.Module):
         return self.extend(self.encode_prompt(images, prompt), branches)
 
     def embed(self, ids: Int[Array, "*E"]) -> Float[Array, "*E D"]:
-        """Token embeddings, scaled to unit variance."""
-        return self.embedding[ids] * self.config.decoder.width**0.5
+        """Token embeddings; scaled, fresh ones have unit variance."""
+        cfg = self.config
+        return self.embedding[ids] * cfg.decoder.width**0.5 if cfg.scale_embeddings else self.embedding[ids]
 
-    def encode_prompt(self, images: UInt8[Array, "B C h w 3"] | None, prompt: PromptTokens) -> PromptState:
+    def encode_prompt(
+        self, images: UInt8[Array, "B C h w 3"] | ImagePatches | None, prompt: PromptTokens
+    ) -> PromptState:
         """Encodes the images and runs the prompt; the group axis does not exist here.
 
         Args:
-            images: C images per prompt, in the order of their placeholders; None for text only.
-            prompt: token ids; a prompt has C times as many image slots as an image has visual tokens.
+            images: C images of one size per prompt, or patches of images of any sizes, in the order of their
+                placeholders; None for text only.
+            prompt: token ids; a prompt has as many image slots as its images have visual tokens.
         """
-        x = self.embed(prompt.ids)
+        x, slots = self.embed(prompt.ids), prompt.image_slots
+        seen = added = None
         if images is not None:
-            batch, count = images.shape[:2]
-            features = self.vision(images.reshape(batch * count, *images.shape[2:]))
-            x = place_images(x, features.reshape(batch, -1, x.shape[-1]), prompt.image_slots)
-        tokens = prompt_places(self.config, prompt)
-        hidden, out = self.decoder(x[:, None], (), (), tokens)
-        # Padding is on the right, but image slots may be hidden: the last valid token tells the length.
-        end = jnp.max(jnp.where(prompt.valid, jnp.arange(1, x.shape[1] + 1), 0), axis=1)
+            seen = self.vision(images)
+            x = place_images(x, seen.features, slots)
+        if seen is not None and seen.deepstack is not None:
+            nothing = jnp.zeros_like(x)
+            added = jnp.stack([place_images(nothing, deep, slots) for deep in seen.deepstack])[:, :, None]
+        tokens = prompt_places(self.config, prompt, seen)
+        hidden, out = self.decoder(x[:, None], (), (), tokens, added)
+        end = prompt_end(prompt.valid)
         last = jnp.take_along_axis(hidden[:, 0], (end - 1)[:, None, None], axis=1)[:, 0]
-        length = jnp.max(jnp.where(prompt.valid, tokens.positions[:, 0] + 1, 0), axis=1)
+        # The furthest position on any axis, of those that count.
+        furthest = tokens.positions.reshape(*prompt.valid.shape, -1).max(axis=-1)
+        length = jnp.max(jnp.where(prompt.valid, furthest + 1, 0), axis=1)
         return PromptState(out.keys[:, :, 0], out.values[:, :, 0], prompt.valid, length, last)
 
     def extend(
@@ -112,7 +109,7 @@ class VLM(nn.Module):
             saw: with `regions`, the attention mass of each branch query over them and the mass that each
             prompt key received.
         """
-        tokens = branch_positions(prompt.length, branches)
+        tokens = branch_places(self.config, prompt.length, prompt.valid, branches.valid)
         context = prompt_context(prompt)._replace(regions=regions, query_weights=query_weights)
         x = self.embed(branches.ids)
         hidden, out = self.decoder(x, [(prompt.keys, prompt.values)], [context], tokens)
@@ -120,37 +117,7 @@ class VLM(nn.Module):
         return jnp.concatenate([first, hidden[:, :, :-1]], axis=2), out
 
 
-def prompt_places(config: VLMConfig, prompt: PromptTokens) -> Tokens:
-    """Positions and order of prompt tokens, as `image_positions` and `image_attention` have them: [B 1 P]."""
-    slots = prompt.image_slots
-    index = jnp.broadcast_to(jnp.arange(slots.shape[1], dtype=jnp.int32), slots.shape)
-    positions = order = index
-    # Images may follow each other without a word between: each is as long as it has patches.
-    opens = slots & ((jnp.cumsum(slots, axis=1) - 1) % config.vision.num_patches == 0)
-    if config.image_positions == "shared":
-        positions = jnp.cumsum(~slots | opens, axis=1, dtype=jnp.int32) - 1
-    if config.image_attention == "bidirectional":
-        order = jnp.where(slots, jax.lax.cummax(jnp.where(opens, index, 0), axis=1), index)
-    return Tokens(positions[:, None], order[:, None], prompt.valid[:, None])
-
-
 def prompt_context(prompt: PromptState) -> Context:
     """Where the prompt's keys stand: before everything that its branches say."""
-    return Context(jnp.zeros(prompt.valid.shape, jnp.int32), prompt.valid)
-
-
-def branch_positions(prompt_length: Int[Array, "B"], branches: BranchTokens) -> Tokens:
-    """Branch tokens go on where the prompt ends."""
-    batch, group, length = branches.ids.shape
-    positions = prompt_length[:, None, None] + jnp.arange(length, dtype=jnp.int32)
-    positions = jnp.broadcast_to(positions, (batch, group, length))
-    return Tokens(positions, positions, branches.valid)
-
-
-def place_images(
-    x: Float[Array, "B P D"], features: Float[Array, "B I D"], slots: Bool[Array, "B P"]
-) -> Float[Array, "B P D"]:
-    """Puts the i-th visual token of a prompt into its i-th image slot."""
-    index = jnp.clip(jnp.cumsum(slots, axis=1) - 1, 0, features.shape[1] - 1)
-    placed = jnp.take_along_axis(features, index[..., None], axis=1)
-    return jnp.where(slots[..., None], placed.astype(x.dtype), x)
+    nowhere = jnp.zeros(prompt.valid.shape, jnp.int32)
+    return Context(nowhere, prompt.valid, places=nowhere + jnp.arange(nowhere.shape[1]))

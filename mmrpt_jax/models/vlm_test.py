@@ -10,10 +10,12 @@ from mmrpt_jax.models.config import TransformerConfig, VisionConfig, VLMConfig
 from mmrpt_jax.models.decoder import Tokens
 from mmrpt_jax.models.forward import forward
 from mmrpt_jax.models.initialise import abstract_parameters
-from mmrpt_jax.models.vlm import VLM, BranchTokens, PromptTokens, place_images, prompt_places
+from mmrpt_jax.models.places import place_images, prompt_places
+from mmrpt_jax.models.vision import VisualTokens
+from mmrpt_jax.models.vlm import VLM, BranchTokens, PromptTokens
 
 DECODER = TransformerConfig(width=32, layers=2, heads=4, kv_heads=2, head_dim=8, mlp=48)
-TOWER = dataclasses.replace(DECODER, layers=1, rope_theta=0.0)
+TOWER = dataclasses.replace(DECODER, layers=1, rope=None)
 CONFIG = VLMConfig(vocab_size=64, decoder=DECODER, vision=VisionConfig(16, 16, 8, TOWER))
 # Everything that a layer can also do, each chunk and each image smaller than a sequence.
 OPTIONS = dict(kv_heads=1, qk_norm=True, qkv_bias=True, query_chunk=3, remat=True, unroll=2)
@@ -89,7 +91,7 @@ def flat_scores(config, params, images, prompt, branches):
     copies = np.repeat(images, G, axis=0).reshape(-1, 16, 16, 3)
 
     def run(model):
-        x, features = model.embed(ids.reshape(B * G, -1)), model.vision(copies)
+        x, features = model.embed(ids.reshape(B * G, -1)), model.vision(copies[:, None]).features
         x = x.at[np.nonzero(slots.reshape(B * G, -1))].set(features.reshape(-1, x.shape[-1]))
         rows = np.array([places(config, row) for row in slots.reshape(B * G, -1)])
         tokens = Tokens(rows[:, :1], rows[:, 1:], valid.reshape(B * G, 1, -1))
@@ -205,7 +207,11 @@ PLACES = {
 def test_places_of_two_adjacent_images(attention, positions):
     config = dataclasses.replace(CONFIG, image_attention=attention, image_positions=positions)
     slots = np.array([[TEXT, *[IMAGE] * 8, TEXT, TEXT, TEXT]])
-    found = prompt_places(config, PromptTokens(np.zeros_like(slots, int), ~np.zeros_like(slots), slots))
+    place = np.arange(8)[None]
+    images = VisualTokens(None, place % 4 // 2, place % 2, place // 4)
+    found = prompt_places(
+        config, PromptTokens(np.zeros_like(slots, int), ~np.zeros_like(slots), slots), images
+    )
     expected = PLACES[attention, positions]
     np.testing.assert_array_equal(found.positions[0, 0], expected[0])
     np.testing.assert_array_equal(found.order[0, 0], expected[1])

@@ -8,9 +8,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from mmrpt_jax.models.config import VLMConfig
-from mmrpt_jax.models.decoder import Block, Cache, Tokens
-from mmrpt_jax.models.head import logits
-from mmrpt_jax.models.layers import RMSNorm
+from mmrpt_jax.models.decoder import Block, Cache
+from mmrpt_jax.models.head import logits, output_matrix
+from mmrpt_jax.models.layers import make_norm
+from mmrpt_jax.models.patches import ImagePatches
+from mmrpt_jax.models.places import branch_places
 from mmrpt_jax.models.vlm import VLM, PromptState, PromptTokens, prompt_context
 
 
@@ -64,9 +66,12 @@ def make_rollout(
     """
     model = VLM(config)
     ends = jnp.asarray(end_ids, jnp.int32)
-    sharpness = {"temperature": temperature or 1.0, "banned": banned}
+    sharpness = {"temperature": temperature or 1.0, "banned": banned, "softcap": config.logit_softcap}
 
-    def rollout(params, images: UInt8[Array, "B C h w 3"] | None, prompt: PromptTokens, key) -> Rollout:
+    def rollout(
+        params, images: UInt8[Array, "B C h w 3"] | ImagePatches | None, prompt: PromptTokens, key
+    ) -> Rollout:
+        output = output_matrix(params)
         state = model.apply({"params": params}, images, prompt, method=VLM.encode_prompt)
         decode = make_decode_step(params, config, state, group_size=group_size, max_tokens=max_tokens)
 
@@ -84,10 +89,10 @@ def make_rollout(
                 loop.rollout.truncated & ~(alive & ended),
             )
             hidden, caches = decode(ids, loop.step, loop.caches)
-            scores = logits(hidden, params["embedding"], **sharpness)
+            scores = logits(hidden, output, **sharpness)
             return _Loop(loop.step + 1, scores, loop.done | ended, result, caches)
 
-        first = logits(state.last_hidden, params["embedding"], **sharpness)
+        first = logits(state.last_hidden, output, **sharpness)
         start = _start(first, state, config, group_size, max_tokens)
         unfinished = lambda loop: (loop.step < max_tokens) & ~loop.done.all()  # noqa: E731
         return jax.lax.while_loop(unfinished, advance, start).rollout
@@ -121,19 +126,19 @@ def make_decode_step(
     stacked = params["decoder"]["layers"]
     layers = [jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in range(cfg.layers)]
     context = prompt_context(prompt)
-    slots = prompt.length[:, None, None] + jnp.arange(max_tokens, dtype=jnp.int32)
-    slots = jnp.broadcast_to(slots, (slots.shape[0], group_size, max_tokens))
-    block, norm = Block(cfg), RMSNorm(cfg.norm_eps)
+    everywhere = jnp.ones((prompt.valid.shape[0], group_size, max_tokens), bool)
+    slots = branch_places(config, prompt.length, prompt.valid, everywhere)
+    local = cfg.local_layers or (False,) * cfg.layers
+    block, norm = Block(cfg), make_norm(cfg.norm, cfg.norm_eps)
 
     def decode(ids, step, caches):
-        here = jax.lax.dynamic_slice_in_dim(slots, step, 1, axis=2)
-        tokens = Tokens(here, here, jnp.ones_like(here, bool))
+        tokens = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, step, 1, axis=2), slots)
         x = VLM(config).apply({"params": params}, ids[..., None], method=VLM.embed)
         grown = []
         for i, layer in enumerate(layers):
-            cache = Cache(*caches[i], slots, step)
+            cache = Cache(*caches[i], slots.order, step, slots.places)
             prompt_kv = prompt.keys[i], prompt.values[i]
-            x, out = block.apply({"params": layer}, x, [prompt_kv], [context], tokens, cache)
+            x, out = block.apply({"params": layer}, x, [prompt_kv], [context], tokens, cache, local[i])
             grown.append((out.keys, out.values))
         return norm.apply({"params": params["decoder"]["final_norm"]}, x)[:, :, 0], grown
 

@@ -80,7 +80,7 @@ class Run:
         """How long prompts and captions may be."""
         data = self.config.data
         return Room(
-            self.tokenizer, self.vlm.vision.num_patches, max(data.prompt_lengths), max(data.caption_lengths)
+            self.tokenizer, self.vlm.vision.num_tokens, max(data.prompt_lengths), max(data.caption_lengths)
         )
 
     @functools.cached_property
@@ -122,7 +122,7 @@ class Run:
 
     def prompts(self, texts: Sequence[str]) -> PromptTokens:
         """Prompts of one image each, as arrays."""
-        image_tokens, lengths = self.vlm.vision.num_patches, self.config.data.prompt_lengths
+        image_tokens, lengths = self.vlm.vision.num_tokens, self.config.data.prompt_lengths
         return encode_prompts(self.tokenizer, texts, image_tokens=image_tokens, lengths=lengths)
 
     def evaluator(self, *, batch_size: int, max_tokens: int | None = None) -> Evaluator:
@@ -187,7 +187,7 @@ def open_source(config: ConfigDict, *, captions: int, size: int | None = None) -
 def model_config(config: ConfigDict, vocab_size: int) -> VLMConfig:
     """The model that a config describes."""
     vision = config.model.vision.to_dict()
-    transformer = TransformerConfig(rope_theta=0.0, **vision.pop("transformer"))
+    transformer = TransformerConfig(rope=None, **vision.pop("transformer"))
     return VLMConfig(
         vocab_size=vocab_size,
         decoder=TransformerConfig(**config.model.decoder.to_dict()),

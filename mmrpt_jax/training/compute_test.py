@@ -46,7 +46,7 @@ def test_flops_as_xla_counts_them(forward_of):
     config = VLMConfig(
         vocab_size=512,
         decoder=TransformerConfig(width=128, kv_heads=2, **sizes),
-        vision=VisionConfig(32, 32, 8, TransformerConfig(width=128, kv_heads=4, rope_theta=0.0, **sizes)),
+        vision=VisionConfig(32, 32, 8, TransformerConfig(width=128, kv_heads=4, rope=None, **sizes)),
     )
     b, p, g, r = 4, 64, 4, 16
     ids, mask = (lambda *s: jax.ShapeDtypeStruct(s, np.int32)), (lambda *s: jax.ShapeDtypeStruct(s, bool))

@@ -20,7 +20,7 @@ from mmrpt_jax.training.accumulate import accumulate_gradients
 from mmrpt_jax.training.image_policy import IMAGE_LOSSES, DrawnBatch, make_ref_velocity, noise_anew
 
 # The least that draws behind a prompt: nearly all the time goes to compiling it.
-DECODER = dataclasses.replace(LARGER.vlm.decoder, layers=1, rope_theta=0.0, qk_norm=False, qkv_bias=False)
+DECODER = dataclasses.replace(LARGER.vlm.decoder, layers=1, rope=None, qk_norm=False, qkv_bias=False)
 CONFIG = dataclasses.replace(LARGER, vlm=dataclasses.replace(LARGER.vlm, decoder=DECODER))
 B, G, P, I, F = 8, 3, 6, CONFIG.latent.num_tokens, CONFIG.latent.features
 # Four steps at t = 1, 0.9, 0.75, 0.5. Noise in the middle two, of which the first is guided.

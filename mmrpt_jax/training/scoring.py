@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float
 
 from mmrpt_jax.dependency import detect_sinks, lift, log_likelihood_ratio, visual_dependency
 from mmrpt_jax.models.config import VLMConfig
-from mmrpt_jax.models.head import score_tokens, token_kl
+from mmrpt_jax.models.head import output_matrix, score_tokens, token_kl
 from mmrpt_jax.models.vlm import VLM, BranchTokens, PromptTokens
 from mmrpt_jax.training.supervised import hide_images
 
@@ -89,17 +89,17 @@ def make_dependency_scorer(
         attention = share(out.mass)
         caption_keys = jnp.broadcast_to(jnp.arange(1, attention.shape[-1] + 1) + query_shift, attention.shape)
         image_count = jnp.broadcast_to(image.sum(-1)[:, None], attention.shape[:2])
-        embedding, ids = params["embedding"], captions.ids
-        with_image = score_tokens(seeing, embedding, ids).logprobs
-        without_image = score_tokens(blind, embedding, ids).logprobs
+        output, ids = output_matrix(params), captions.ids
+        with_image = score_tokens(seeing, output, ids, softcap=config.logit_softcap).logprobs
+        without_image = score_tokens(blind, output, ids, softcap=config.logit_softcap).logprobs
         return TokenDependency(
             attention=attention,
             lift=lift(attention, image_count, caption_keys),
             sink_free=share(sinkless.mass),
             llr=log_likelihood_ratio(with_image, without_image),
-            kl=token_kl(seeing, blind, embedding),
+            kl=token_kl(seeing, blind, output, softcap=config.logit_softcap),
             blind_logprobs=without_image,
-            received=_per_patch(received, image, config.vision.num_patches),
+            received=_per_patch(received, image, config.vision.num_tokens),
         )
 
     return score
