@@ -6,8 +6,10 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 from safetensors.numpy import save_file
 
+from experiments.configs import lvrpo_scenes, mmrpt_scenes
 from mmrpt_jax.data.tokenizer import load_tokenizer
 from mmrpt_jax.models import abstract_parameters
+from mmrpt_jax.models.linear_autoencoder import LinearAutoencoder, save_linear_autoencoder
 from mmrpt_jax.stages.checks import ConfigError
 from mmrpt_jax.stages.lvrpo.pipeline import run_experiment as run_lvrpo
 from mmrpt_jax.stages.lvrpo.validate import check_config as check_lvrpo
@@ -262,15 +264,22 @@ def test_weights_of_another_model_are_told_by_parameter_and_shapes(fresh, make, 
         check(config)
 
 
+def test_what_is_shipped_belongs_to_the_configs():
+    check_config(mmrpt_scenes.get_config())
+    check_lvrpo(lvrpo_scenes.get_config())
+
+
 def test_an_autoencoder_of_other_latents_is_told_by_shapes(tmp_path):
     config = miniature_lvrpo_config()
-    path = tmp_path / "autoencoder.safetensors"
+    config.init.autoencoder = str(tmp_path / "autoencoder.safetensors")
     # Patches of 16 x 16 pixels and 16 channels are asked for.
-    config.init.autoencoder = write_zeros(path, {"mean": (768,), "basis": (768, 12), "scale": ()})
+    coder = LinearAutoencoder(np.zeros(768), np.zeros((768, 12)), np.ones(()))
+    save_linear_autoencoder(config.init.autoencoder, coder)
     with pytest.raises(ConfigError) as error:
         check_lvrpo(config)
     assert str(error.value) == (
-        f"config.init.autoencoder: basis is (768, 12) in {path}, and (768, 16) in the model that the config describes"
+        f"config.init.autoencoder: basis is (768, 12) in {config.init.autoencoder}, and (768, 16) in the model that "
+        "the config describes"
     )
 
 

@@ -17,8 +17,6 @@ from mmrpt_jax.stages.checks import (
     check_files,
     check_groups,
     check_image_size,
-    check_shapes,
-    check_weights,
     one_of,
     value_of,
 )
@@ -26,6 +24,7 @@ from mmrpt_jax.stages.lvrpo.align import image_sampler
 from mmrpt_jax.stages.lvrpo.arms import ARMS
 from mmrpt_jax.stages.lvrpo.rewards import EXTERNAL, open_encoder
 from mmrpt_jax.stages.run import model_config, unified_config
+from mmrpt_jax.stages.weight_checks import check_shapes, check_weights
 from mmrpt_jax.training.image_policy import IMAGE_LOSSES
 
 STAGES = ("pretrain", "align", "evaluate")
@@ -155,7 +154,8 @@ def _check_autoencoder(config: ConfigDict) -> None:
             f"pixels has no more than {pixels} numbers"
         )
     if config.init.autoencoder:
-        shapes = {"mean": (pixels,), "basis": (pixels, latent.channels), "scale": ()}
+        # A file keeps the scale as an array of one number.
+        shapes = {"mean": (pixels,), "basis": (pixels, latent.channels), "scale": (1,)}
         check_shapes("init.autoencoder", config.init.autoencoder, shapes)
 
 

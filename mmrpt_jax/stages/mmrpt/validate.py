@@ -17,12 +17,12 @@ from mmrpt_jax.stages.checks import (
     check_files,
     check_groups,
     check_image_size,
-    check_weights,
     one_of,
 )
 from mmrpt_jax.stages.mmrpt.arms import ARMS
 from mmrpt_jax.stages.mmrpt.rewards import MADE_HERE
 from mmrpt_jax.stages.run import model_config
+from mmrpt_jax.stages.weight_checks import check_weights
 from mmrpt_jax.training.scoring import KINDS
 
 STAGES = ("caption", "score", "mask", "rl", "evaluate")
