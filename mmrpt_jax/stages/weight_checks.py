@@ -41,7 +41,8 @@ def check_shapes(field: str, path: str, wanted: Mapping[str, tuple[int, ...]]) -
     """
     try:
         with safe_open(path, "numpy") as file:
-            stored = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            # A single number may be kept with an axis or without one.
+            stored = {name: tuple(file.get_slice(name).get_shape()) or (1,) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ConfigError(f"config.{field}: {path} is no safetensors file: {error}") from None
     problems = [

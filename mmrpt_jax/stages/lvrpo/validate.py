@@ -154,7 +154,6 @@ def _check_autoencoder(config: ConfigDict) -> None:
             f"pixels has no more than {pixels} numbers"
         )
     if config.init.autoencoder:
-        # A file keeps the scale as an array of one number.
         shapes = {"mean": (pixels,), "basis": (pixels, latent.channels), "scale": (1,)}
         check_shapes("init.autoencoder", config.init.autoencoder, shapes)
 
