@@ -4,7 +4,7 @@ import functools
 import gc
 import os
 
-# What tests run takes milliseconds; what counts is the time to compile it, and XLA's newer code generator is slow at that.
+# What tests run takes milliseconds; what counts is the time to compile it, and XLA's newer code generator is slow.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
 
 import jax
@@ -20,7 +20,7 @@ gc.set_threshold(100_000, 50, 50)
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config):
-    """Workers keep to their half of the files, so that what a file's tests share is made once, and help out at the end."""
+    """Workers keep to their part of the files, so that what a file's tests share is made once, and help others out."""
     if config.getoption("numprocesses", None) and config.getoption("dist") == "no":
         config.option.dist = "worksteal"
 

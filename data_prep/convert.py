@@ -13,10 +13,8 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from data_prep.adapters import PRESETS, Adapter, FieldAdapter
-from data_prep.errors import UsageError
 from data_prep.rejects import RejectLog
 from data_prep.rows import RecordMaker, read_records
 from data_prep.splits import make_splitter
@@ -28,6 +26,7 @@ from mmrpt_jax.data.records import (
     new_directory,
     write_examples,
 )
+from mmrpt_jax.reporting.command_line import Parser, UsageError, run_command
 
 _FIELD_FLAGS = ("image_field", "caption_field", "question_field", "answer_field", "id_field", "group_field")
 
@@ -122,18 +121,8 @@ def _identifier(text: str, prefix: str) -> str:
     return name if name[:1].isalpha() else f"{prefix}_{name}"
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message)
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="python -m data_prep.convert",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser(prog="python -m data_prep.convert", description=__doc__)
     parser.add_argument("--input", type=Path, required=True, help="folder of X.jsonl and X_images.tar")
     parser.add_argument("--output", type=Path, required=True, help="directory to make; must not exist")
     parser.add_argument("--name", help="the dataset's name (default: that of the input folder)")
@@ -160,20 +149,17 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code: 0, or 2 with one sentence on stderr."""
-    try:
-        options = _parser().parse_args(arguments)
-        adapter = make_adapter(options)
-        pairs = find_pairs(options.input)
-        split_of = make_splitter(options.split_fraction, [_split_name(jsonl) for jsonl, _ in pairs])
-        name = _identifier(options.name or options.input.resolve().name, "dataset")
-        summary = convert(
-            pairs, options.output, adapter, name=name, split_of=split_of, max_pixels=options.max_pixels
-        )
-    except (UsageError, OSError) as error:
-        print(f"convert: {error}", file=sys.stderr)
-        return 2
-    print(summary)
-    return 0
+    return run_command(lambda: _convert_as(_parser().parse_args(arguments)), name="convert")
+
+
+def _convert_as(options: argparse.Namespace) -> str:
+    adapter = make_adapter(options)
+    pairs = find_pairs(options.input)
+    split_of = make_splitter(options.split_fraction, [_split_name(jsonl) for jsonl, _ in pairs])
+    name = _identifier(options.name or options.input.resolve().name, "dataset")
+    return convert(
+        pairs, options.output, adapter, name=name, split_of=split_of, max_pixels=options.max_pixels
+    )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,4 @@
-"""The two ways in which data preparation says no."""
-
-
-class UsageError(Exception):
-    """A command cannot run as given; the message is one sentence for its user."""
+"""How data preparation says no to a part of the data; `UsageError` says no to all of it."""
 
 
 class Reject(Exception):  # noqa: N818 - a verdict on a row, no error of the program

@@ -4,7 +4,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 
-from data_prep.errors import UsageError
+from mmrpt_jax.reporting.command_line import UsageError
 
 _SETTING = re.compile(r"([A-Za-z]\w*)=(0?\.\d+)", re.ASCII)
 

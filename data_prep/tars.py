@@ -6,7 +6,8 @@ from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Self
 
-from data_prep.errors import Reject, UsageError
+from data_prep.errors import Reject
+from mmrpt_jax.reporting.command_line import UsageError
 
 MAX_IMAGE_BYTES = 256 * 2**20
 

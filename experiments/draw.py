@@ -10,15 +10,9 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
 
-from mmrpt_jax.evaluation.geneval_files import (
-    PromptFileError,
-    check_geneval_folder,
-    read_prompt_file,
-    write_geneval,
-)
-from mmrpt_jax.stages.checks import ConfigError
+from mmrpt_jax.evaluation.geneval_files import check_geneval_folder, read_prompt_file, write_geneval
+from mmrpt_jax.reporting.command_line import Parser, run_command
 from mmrpt_jax.stages.lvrpo.examiner import make_drawer
 from mmrpt_jax.stages.lvrpo.finished import open_finished, trained_arm
 from mmrpt_jax.stages.lvrpo.user_prompts import safe_prompts, unknown_words_warning
@@ -50,11 +44,6 @@ def draw(options: argparse.Namespace) -> str:
     return f"{options.out}: {len(texts)} prompts, {options.samples} images each, drawn by {options.arm}"
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(message)
-
-
 def _at_least(least: int) -> Callable[[str], int]:
     def integer(text: str) -> int:
         if (value := int(text)) < least:
@@ -65,12 +54,7 @@ def _at_least(least: int) -> Callable[[str], int]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="python -m experiments.draw",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser(prog="python -m experiments.draw", description=__doc__)
     parser.add_argument("--workdir", type=Path, required=True, help="a finished run of LVRPO, of one seed")
     parser.add_argument("--arm", default="lvrpo", help="whose weights draw (%(default)s)")
     parser.add_argument("--prompts", type=Path, required=True, help="a .jsonl or .txt file")
@@ -84,12 +68,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code: 0, or 2 with one sentence on stderr."""
-    try:
-        print(draw(_parser().parse_args(arguments)))
-    except (ConfigError, PromptFileError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run_command(lambda: draw(_parser().parse_args(arguments)))
 
 
 if __name__ == "__main__":

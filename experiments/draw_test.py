@@ -121,7 +121,7 @@ def test_steps_and_guidance_can_be_chosen(command, finished, prompts, tmp_path):
         (["--samples=0"], None, "argument --samples: 0 is less than 1"),
         (["--steps=x"], None, "argument --steps: invalid integer value: 'x'"),
         (["--stepz=3"], None, "unrecognized arguments: --stepz=3"),
-        (["--workdir=nowhere"], None, "nowhere holds no run: there is no config.json in it"),
+        (["--workdir=nowhere"], None, "nowhere holds no finished run: there is no config.json in it"),
         ([], '{"prompt": "a"}\n{"text": "b"}', 'line 2 needs a text under "prompt"'),
         ([], '{"prompt": "' + "a " * 24 + '"}', "prompt 1 is too long"),
     ],
@@ -144,6 +144,13 @@ def test_other_images_are_told_of_before_anything_is_drawn(command, finished, pr
     prompts.write_text(json.dumps(CIRCLE))
     assert run(command, finished, prompts, tmp_path / "out", "--samples=1") == 2
     assert "00000 belongs to other prompts" in capsys.readouterr().err
+    assert StandIn.last is None
+
+
+def test_a_file_is_no_folder_of_images(command, finished, prompts, tmp_path, capsys):
+    (tmp_path / "out").touch()
+    assert run(command, finished, prompts, tmp_path / "out") == 2
+    assert capsys.readouterr().err == f"error: {tmp_path / 'out'} is a file: name a folder\n"
     assert StandIn.last is None
 
 

@@ -1,16 +1,16 @@
 """Puts a finished run's table into the README: `python -m experiments.readme_table --workdir=runs/mmrpt_scenes`."""
 
+import argparse
 import json
 import re
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from absl import app, flags
-
+from mmrpt_jax.reporting.command_line import Parser, UsageError, run_command
 from mmrpt_jax.reporting.table import format_table
 from mmrpt_jax.stages.results import read_results
-
-_WORKDIR = flags.DEFINE_string("workdir", None, "A finished run or study.", required=True)
-_README = flags.DEFINE_string("readme", "README.md", "The file to rewrite, between its results marks.")
+from mmrpt_jax.stages.workdir import demand_files
 
 # Method -> header in the README -> key of the results.
 COLUMNS = {
@@ -38,23 +38,30 @@ COLUMNS = {
 }
 
 
-def main(_: list[str]) -> None:
-    """Entry point."""
-    workdir, readme = Path(_WORKDIR.value), Path(_README.value)
+def rewrite(workdir: Path, readme: Path) -> str:
+    """Puts the table of the run in `workdir` between the marks of its method; returns a sentence about it.
+
+    Raises:
+        ConfigError: the folder holds no finished run or study.
+        UsageError: the page has no marks of that method.
+    """
+    demand_files(workdir, "results.json")
     method, rows = _method(workdir), read_results(workdir)
     shown = {header: key for header, key in COLUMNS[method].items() if key in rows[0]}
     table = format_table([_renamed(row, shown) for row in rows], list(shown), digits=2, markdown=True)
     block = re.compile(rf"(<!-- {method}:begin -->\n).*?(<!-- {method}:end -->)", re.DOTALL)
     text = readme.read_text()
     if not block.search(text):
-        raise app.UsageError(f"{readme} has no marks {method}:begin and {method}:end")
+        raise UsageError(f"{readme} has no marks {method}:begin and {method}:end")
     readme.write_text(block.sub(lambda match: f"{match[1]}{table}\n{match[2]}", text))
+    return f"{readme}: {len(rows)} arms of {workdir}"
 
 
 def _method(workdir: Path) -> str:
     """The method of a run, or of the first run of a study."""
-    config = next(iter([*workdir.glob("config.json"), *sorted(workdir.glob("seed-*/config.json"))]))
-    return json.loads(config.read_text())["method"]
+    run = next(iter(sorted(workdir.glob("seed-*"))), workdir)
+    demand_files(run, "config.json")
+    return json.loads((run / "config.json").read_text())["method"]
 
 
 def _renamed(row: dict, shown: dict[str, str]) -> dict:
@@ -62,5 +69,19 @@ def _renamed(row: dict, shown: dict[str, str]) -> dict:
     return values | {f"{header}_ci95": row.get(f"{key}_ci95") for header, key in shown.items()}
 
 
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(prog="python -m experiments.readme_table", description=__doc__)
+    parser.add_argument("--workdir", type=Path, required=True, help="a finished run or study")
+    parser.add_argument(
+        "--readme", type=Path, default=Path("README.md"), help="the page to rewrite (%(default)s)"
+    )
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code: 0, or 2 with one sentence on stderr."""
+    return run_command(lambda: rewrite(**vars(_parser().parse_args(arguments))))
+
+
 if __name__ == "__main__":
-    app.run(main)
+    sys.exit(main())

@@ -1,9 +1,21 @@
-import pytest
-from ml_collections import ConfigDict
+import functools
 
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+from ml_collections import ConfigDict
+from safetensors.numpy import save_file
+
+from experiments.configs import lvrpo_scenes, mmrpt_scenes
+from mmrpt_jax.data.tokenizer import load_tokenizer
+from mmrpt_jax.models import abstract_parameters
+from mmrpt_jax.models.linear_autoencoder import LinearAutoencoder, save_linear_autoencoder
 from mmrpt_jax.stages.checks import ConfigError
+from mmrpt_jax.stages.lvrpo.pipeline import run_experiment as run_lvrpo
 from mmrpt_jax.stages.lvrpo.validate import check_config as check_lvrpo
+from mmrpt_jax.stages.mmrpt.pipeline import run_experiment as run_mmrpt
 from mmrpt_jax.stages.mmrpt.validate import check_config
+from mmrpt_jax.stages.run import model_config, unified_config
 from tests.miniature import miniature_config, miniature_lvrpo_config
 
 
@@ -62,7 +74,7 @@ def test_a_good_config_passes(config, tmp_path):
         ({"rl.advantage.scale": "std"}, "config.rl.advantage.scale: 'std' is unknown"),
         ({"rl.rewards": {"format": 0.0}}, "config.rl.rewards: every weight is 0"),
         ({"rl.rewards": {"semantic": 1.0}}, "config.rl.semantic_encoder must name a folder"),
-        ({"rl.group_size": 1}, "config.rl.group_size is 1: a group needs at least 2 members to compare"),
+        ({"rl.group_size": 1}, "config.rl.group_size is 1: it must be at least 2"),
         ({"rl.micro_batches": 3}, "config.rl.prompts_per_step=8 does not divide into micro_batches=3"),
         ({"caption.micro_batches": 5}, "config.caption.batch_size=8 does not divide into micro_batches=5"),
         (
@@ -85,7 +97,11 @@ def test_a_good_config_passes(config, tmp_path):
             {"mask.patch_share": 0.5, "data.augment": "permute_boxes"},
             "config.data.augment='permute_boxes' moves patches that config.mask.patch_share hides: use one",
         ),
-        ({"rl.temperature": 0.0}, "config.rl.temperature is 0.0: answers differ only if it is positive"),
+        ({"rl.temperature": 0.0}, "config.rl.temperature is 0.0: it must be above 0"),
+        (
+            {"model.vision.image_height": 32},
+            "config.model.vision.image_height is 32: scenes are 64 x 64 pixels",
+        ),
     ],
 )
 def test_what_cannot_run_is_told_in_one_sentence(config, changes, message):
@@ -151,6 +167,32 @@ def test_what_cannot_run_is_told_in_one_sentence(config, changes, message):
         ({"generation.micro_batches": 3}, "config.generation.prompts_per_step=8 does not divide"),
         ({"understanding.rewards": {"format": 0.0}}, "config.understanding.rewards: every weight is 0"),
         ({"evaluate.drawn_worlds": ("biase",)}, "config.evaluate.drawn_worlds: 'biase' is unknown"),
+        (
+            {"model.vision.image_width": 128},
+            "config.model.vision.image_width is 128: scenes are 64 x 64 pixels",
+        ),
+        # 16 x 16 pixels of three colours.
+        (
+            {"latent.channels": 769},
+            "config.latent.channels is 769: a patch of 16 x 16 pixels has no more than 768",
+        ),
+        (
+            {"understanding.rewards": {"format": 1.0, "visual_gain": 0.5}},
+            "config.understanding.rewards.visual_gain is 0.5: it reads the visual gain of an answer, which only mmrpt",
+        ),
+        (
+            {"understanding.rewards": {"grounded_match": 1.0}},
+            "config.understanding.rewards.grounded_match is 1.0",
+        ),
+        (
+            {"pretrain.weights": {"captions": 0.0, "drawings": 0.0}},
+            "config.pretrain.weights: every weight is 0, so there is nothing to imitate",
+        ),
+        ({"sft.weights": {"questions": 0.0}}, "config.sft.weights: every weight is 0"),
+        (
+            {"sft.weights": {"captions": 1.0}},
+            "config.sft.weights: 'captions' is unknown, did you mean 'questions'? (questions, drawings)",
+        ),
     ],
 )
 def test_what_cannot_be_drawn_is_told_in_one_sentence(changes, message):
@@ -161,6 +203,136 @@ def test_what_cannot_be_drawn_is_told_in_one_sentence(changes, message):
         check_lvrpo(config)
     assert str(error.value).startswith(message)
     assert "\n" not in str(error.value)
+
+
+@pytest.fixture(scope="module")
+def fresh():
+    """(make, model_of) -> a config with its shipped tokenizer, and the shapes of what it describes, by name."""
+
+    @functools.cache
+    def described(make, model_of):
+        config = make()
+        shapes = abstract_parameters(model_of(config, load_tokenizer(config.init.tokenizer).vocab_size))
+        return config, {name: leaf.shape for name, leaf in flatten_dict(shapes, sep=".").items()}
+
+    return described
+
+
+def write_zeros(path, shapes):
+    save_file({name: np.zeros(shape, np.float32) for name, shape in shapes.items()}, path)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("make", "model_of", "check"),
+    [
+        (miniature_config, model_config, check_config),
+        (miniature_lvrpo_config, unified_config, check_lvrpo),
+    ],
+)
+def test_weights_of_another_model_are_told_by_parameter_and_shapes(fresh, make, model_of, check, tmp_path):
+    config, shapes = fresh(make, model_of)
+    config, path = config.copy_and_resolve_references(), tmp_path / "weights.safetensors"
+    config.init.weights = write_zeros(path, shapes)
+    check(config)
+    name = "decoder.final_norm.scale"
+    width = config.model.decoder.width
+    # As of a narrower model; without a parameter; with one too many; and no weights at all.
+    for stored, told in (
+        (
+            shapes | {name: (8,)},
+            f"{name} is (8,) in {path}, and ({width},) in the model that the config describes",
+        ),
+        ({key: shapes[key] for key in shapes if key != name}, f"{path} lacks {name} of shape ({width},)"),
+        (
+            shapes | {"a.b": (2, 3)},
+            f"{path} has a.b of shape (2, 3), which the config describes no place for",
+        ),
+        (
+            shapes | {name: (8,), "a.b": (2,)},
+            f"{name} is (8,) in {path}, and ({width},) in the model that the config describes (and 1 more)",
+        ),
+    ):
+        write_zeros(path, stored)
+        with pytest.raises(ConfigError) as error:
+            check(config)
+        assert str(error.value) == f"config.init.weights: {told}"
+    path.write_text("no weights")
+    with pytest.raises(
+        ConfigError, match=r"^config.init.weights: .*weights.safetensors is no safetensors file"
+    ):
+        check(config)
+
+
+def test_what_is_shipped_belongs_to_the_configs():
+    check_config(mmrpt_scenes.get_config())
+    check_lvrpo(lvrpo_scenes.get_config())
+
+
+def test_an_autoencoder_of_other_latents_is_told_by_shapes(tmp_path):
+    config = miniature_lvrpo_config()
+    config.init.autoencoder = str(tmp_path / "autoencoder.safetensors")
+    # Patches of 16 x 16 pixels and 16 channels are asked for.
+    coder = LinearAutoencoder(np.zeros(768), np.zeros((768, 12)), np.ones(()))
+    save_linear_autoencoder(config.init.autoencoder, coder)
+    with pytest.raises(ConfigError) as error:
+        check_lvrpo(config)
+    assert str(error.value) == (
+        f"config.init.autoencoder: basis is (768, 12) in {config.init.autoencoder}, and (768, 16) in the model that "
+        "the config describes"
+    )
+
+
+@pytest.mark.parametrize(
+    ("run", "make", "stages", "message"),
+    [
+        (
+            run_mmrpt,
+            miniature_config,
+            ("evaluate",),
+            "'evaluate' needs {}/arms/base, .*: put 'rl' before it",
+        ),
+        (
+            run_mmrpt,
+            miniature_config,
+            ("caption", "mask"),
+            "'mask' needs {}/scores, .*: put 'score' before it",
+        ),
+        (
+            run_mmrpt,
+            miniature_config,
+            ("caption", "rl"),
+            "'rl' needs {}/masks/dependency, .*: put 'mask' before it",
+        ),
+        (
+            run_lvrpo,
+            miniature_lvrpo_config,
+            ("evaluate",),
+            "'evaluate' needs {}/arms/base, .*: put 'align' before it",
+        ),
+        (
+            run_lvrpo,
+            miniature_lvrpo_config,
+            ("align",),
+            "'align' needs {}/base, .*: put 'pretrain' before it",
+        ),
+    ],
+)
+def test_a_stage_without_what_it_begins_with_is_told_before_anything_is_written(
+    run, make, stages, message, tmp_path
+):
+    config, folder = make(), tmp_path / "run"
+    config.stages = stages
+    with pytest.raises(ConfigError, match=f"^config.stages: {message.format(folder)}"):
+        run(config, str(folder))
+    assert not folder.exists()
+
+
+def test_a_file_is_no_folder_of_a_run(config, tmp_path):
+    file = tmp_path / "run"
+    file.touch()
+    with pytest.raises(ConfigError, match="run is a file: name a folder for the run"):
+        run_mmrpt(config, str(file))
 
 
 def change(config, changes):

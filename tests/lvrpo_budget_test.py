@@ -2,7 +2,7 @@ import pytest
 
 from mmrpt_jax.models.config import UnifiedConfig
 from mmrpt_jax.stages.lvrpo.arms import ARMS, Arm
-from mmrpt_jax.stages.lvrpo.budget import QUESTIONS, arm_steps, budget_flops, step_flops
+from mmrpt_jax.stages.lvrpo.budget import QUESTIONS, THINGS, arm_steps, budget_flops, step_flops
 from mmrpt_jax.stages.run import unified_config
 from mmrpt_jax.training.compute import drawing_flops, forward_flops
 from tests.miniature import miniature_lvrpo_config
@@ -66,6 +66,15 @@ def test_a_step_of_both_tasks(config, model):
             {"rewards.knowledge": 1.0},
             lambda m: drawings(m) + 3 * drawings(m, looks=2) + answers(m, prompts=16 * QUESTIONS, group=1),
         ),
+        # Two answers to each question, in the 48 tokens that a caption takes.
+        (
+            {"rewards.yes_probability": 1.0},
+            lambda m: (
+                drawings(m)
+                + 3 * drawings(m, looks=2)
+                + forward_flops(m.vlm, prompts=16 * THINGS, group=2, prompt_tokens=40, branch_tokens=48)
+            ),
+        ),
     ],
 )
 def test_what_drawing_spends(config, model, changes, passes):
@@ -80,6 +89,18 @@ def test_equal_compute(config, model):
     imitation = 3 * answers(model, group=1) + 3 * drawings(model, images=1, looks=1)
     assert step_flops(config, model, ARMS["sft"]) == pytest.approx(imitation)
     assert arm_steps(config, model, ARMS["sft"]) == round(budget_flops(config, model) / imitation)
+
+
+@pytest.mark.parametrize(
+    ("weights", "step"),
+    [
+        ({"drawings": 0.0}, lambda m: 3 * answers(m, group=1)),
+        ({"questions": 0.0}, lambda m: 3 * drawings(m, images=1, looks=1)),
+    ],
+)
+def test_what_is_not_imitated_is_not_charged(config, model, weights, step):
+    config.sft.weights.update(weights)
+    assert step_flops(config, model, ARMS["sft"]) == pytest.approx(step(model))
 
 
 def test_two_updates_per_rollout_cost_two(config, model):

@@ -16,8 +16,10 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from mmrpt_jax.reporting.command_line import UsageError
 
-class PromptFileError(ValueError):
+
+class PromptFileError(UsageError):
     """A prompt file or an image folder that cannot be used; the message says where, and what to do."""
 
 
@@ -82,8 +84,10 @@ def check_geneval_folder(
     """Checks that `write_geneval` may write there: whatever else a folder holds would be scored with it.
 
     Raises:
-        PromptFileError: the folder holds other prompts, or more than `samples` images of one.
+        PromptFileError: it is no folder, or holds other prompts, or more than `samples` images of one.
     """
+    if Path(out).exists() and not Path(out).is_dir():
+        raise PromptFileError(f"{out} is a file: name a folder")
     wanted = {_folder(out, number): _line(entry) for number, entry in enumerate(metadata)}
     # The scorer takes every folder whose name is a number, and every image whose name begins with one.
     for folder in (path for path in sorted(Path(out).glob("*")) if path.name.isdigit()):

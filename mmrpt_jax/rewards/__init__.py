@@ -46,6 +46,7 @@ from mmrpt_jax.rewards.parse import score_answers as score_answers
 from mmrpt_jax.rewards.prefix import strict_prefix as strict_prefix
 from mmrpt_jax.rewards.prefix import strict_prefix_score as strict_prefix_score
 from mmrpt_jax.rewards.presets import IMAGE_REWARDS as IMAGE_REWARDS
+from mmrpt_jax.rewards.presets import READ_GAIN as READ_GAIN
 from mmrpt_jax.rewards.presets import REWARDS as REWARDS
 from mmrpt_jax.rewards.presets import exact_prefix as exact_prefix
 from mmrpt_jax.rewards.presets import semantic_visual as semantic_visual

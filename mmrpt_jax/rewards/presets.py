@@ -30,6 +30,9 @@ REWARDS: dict[str, RewardFn] = {
     "visual_gain": visual_gain_reward,
 }
 
+# Those of them that read the column `visual_gain`, which costs forward passes.
+READ_GAIN = ("visual_gain", "grounded_match")
+
 # Rewards of generated images that need nothing but the batch. `by_task` makes one of `REWARDS`' kind of them; the
 # one that needs an encoder is made by `make_image_text_cosine`.
 IMAGE_REWARDS: dict[str, TaggedReward] = {

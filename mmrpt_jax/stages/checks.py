@@ -1,16 +1,19 @@
 """What any config is checked for before anything is computed; whatever is wrong is told in one sentence."""
 
 import difflib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from mmrpt_jax.models.sharding import make_mesh
+from mmrpt_jax.reporting.command_line import UsageError
+from mmrpt_jax.scenes import IMAGE_SIZE
+from mmrpt_jax.stages.run import is_complete
 
 
-class ConfigError(ValueError):
+class ConfigError(UsageError):
     """A config that cannot run; the message says which field, what it is, and what it may be."""
 
 
@@ -37,6 +40,43 @@ def check_files(config: ConfigDict) -> None:
     for name, path in config.init.items():
         if path and not Path(path).is_file():
             raise ConfigError(f"config.init.{name}: there is no file {path}")
+
+
+def check_stages(
+    config: ConfigDict, workdir: str | Path, needs: Mapping[str, Mapping[str, Sequence[str]]]
+) -> None:
+    """Checks that what a stage begins with is there, or made before it.
+
+    Args:
+        config: with its `stages`.
+        workdir: the folder of the run.
+        needs: stage -> earlier stage -> what of it is needed, as folders in `workdir`.
+
+    Raises:
+        ConfigError: something is missing.
+    """
+    for stage in config.stages:
+        for earlier, folders in needs.get(stage, {}).items():
+            missing = [name for name in folders if not is_complete(Path(workdir) / name)]
+            if missing and earlier not in config.stages:
+                raise ConfigError(
+                    f"config.stages: {stage!r} needs {Path(workdir) / missing[0]}, which is not there or not finished: "
+                    f"put {earlier!r} before it"
+                )
+
+
+def check_image_size(config: ConfigDict) -> None:
+    """Checks that the model takes the pictures of the embedded world as they are, where the data are scenes.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    for side in ("height", "width"):
+        size = config.model.vision[f"image_{side}"]
+        if config.data.kind == "scenes" and size != IMAGE_SIZE:
+            raise ConfigError(
+                f"config.model.vision.image_{side} is {size}: scenes are {IMAGE_SIZE} x {IMAGE_SIZE} pixels"
+            )
 
 
 def value_of(config: ConfigDict, field: str) -> Any:
@@ -70,19 +110,10 @@ def check_groups(config: ConfigDict, section: str) -> None:
     Raises:
         ConfigError: it does not.
     """
-    cfg = config[section]
-    if cfg.group_size < 2:
-        raise ConfigError(
-            f"config.{section}.group_size is {cfg.group_size}: a group needs at least 2 members to compare"
-        )
-    if cfg.oversample < 1:
-        raise ConfigError(
-            f"config.{section}.oversample is {cfg.oversample}: at least 1 prompt is drawn per prompt learned from"
-        )
-    if cfg.get("temperature", 1.0) <= 0:
-        raise ConfigError(
-            f"config.{section}.temperature is {cfg.temperature}: answers differ only if it is positive"
-        )
+    at_least(config, f"{section}.group_size", 2)
+    at_least(config, f"{section}.oversample", 1)
+    if "temperature" in config[section]:
+        at_least(config, f"{section}.temperature", 0, above=True)
 
 
 def check_batches(config: ConfigDict, batches: Iterable[tuple[str, int]]) -> None:

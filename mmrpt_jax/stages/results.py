@@ -1,11 +1,22 @@
 """The table that a run ends with: one row per arm, all numbers as JSON and the headline ones as text."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmrpt_jax.reporting.table import format_table, write_table
+from mmrpt_jax.stages.run import Run, is_complete, mark_complete, read_summary
+
+
+def evaluated(run: Run, name: str, measure: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+    """The row of one arm, as it was found before, or as `measure` finds it of the arm's parameters."""
+    directory = run.workdir / "arms" / name
+    target = directory / "evaluation"
+    if not is_complete(target):
+        row = {"arm": name, **measure(run.weights(directory / "weights.safetensors"))}
+        mark_complete(target, row | {"train_flops": read_summary(directory)["flops"]})
+    return read_summary(target)
 
 
 def write_results(

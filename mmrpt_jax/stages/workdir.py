@@ -33,9 +33,11 @@ def open_workdir(config: ConfigDict, workdir: str | Path) -> Path:
     """Makes the folder, or comes back to it: compiled programs are kept, config and versions written down.
 
     Raises:
-        ConfigError: the folder holds another experiment.
+        ConfigError: it is a file, or the folder holds another experiment.
     """
     folder = Path(workdir)
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder} is a file: name a folder for the run")
     folder.mkdir(parents=True, exist_ok=True)
     _keep_compiled(config, folder)
     write_identity(config, folder)
@@ -61,6 +63,17 @@ def open_run(
     with MetricWriter(folder) as writer:
         model, mesh = model_of(config, tokenizer.vocab_size), make_mesh(**config.mesh.to_dict())
         yield Run(config, folder, tokenizer, model, writer, mesh)
+
+
+def demand_files(folder: Path, *names: str) -> None:
+    """Checks that a finished run left `names` in its folder.
+
+    Raises:
+        ConfigError: the folder holds no such run.
+    """
+    for name in names:
+        if not (folder / name).is_file():
+            raise ConfigError(f"{folder} holds no finished run: there is no {name} in it")
 
 
 def write_identity(config: ConfigDict, workdir: Path) -> None:

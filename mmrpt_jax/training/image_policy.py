@@ -258,10 +258,13 @@ IMAGE_LOSSES: Mapping[str, Callable[..., LossFn]] = MappingProxyType(
 )
 
 
-def make_ref_velocity(
+def make_policy_velocity(
     config: UnifiedConfig, sampler: FlowSampler, *, algorithm: str, looks: int = 1
 ) -> Callable[..., Array]:
-    """Builds `velocity(params, conditions, rollout, seeds)`, what `DrawnBatch` wants of another policy."""
+    """Builds `velocity(params, conditions, rollout, seeds)`: of the reference, or of the policy that sampled.
+
+    It is what `DrawnBatch` holds of either, where `algorithm` looks at images.
+    """
     if algorithm == "grpo":
         score = make_image_scorer(config, sampler)
         return lambda params, conditions, rollout, seeds: score(params, conditions, rollout).velocity
@@ -286,6 +289,6 @@ def _blanked(batch: DrawnBatch) -> ImageRollout:
 def _reference(batch: DrawnBatch) -> Array:
     if batch.ref_velocity is None:
         raise ValueError(
-            "the loss measures against a reference: give the batch `ref_velocity`, as of make_ref_velocity"
+            "the loss measures against a reference: give the batch `ref_velocity`, as of make_policy_velocity"
         )
     return batch.ref_velocity

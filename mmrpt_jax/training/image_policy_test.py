@@ -17,7 +17,7 @@ from mmrpt_jax.objectives import group_advantages
 from mmrpt_jax.sampling import Conditions, FlowSampler, make_image_rollout
 from mmrpt_jax.sampling.guidance import UNGUIDED, Guidance
 from mmrpt_jax.training.accumulate import accumulate_gradients
-from mmrpt_jax.training.image_policy import IMAGE_LOSSES, DrawnBatch, make_ref_velocity, noise_anew
+from mmrpt_jax.training.image_policy import IMAGE_LOSSES, DrawnBatch, make_policy_velocity, noise_anew
 
 # The least that draws behind a prompt: nearly all the time goes to compiling it.
 DECODER = dataclasses.replace(LARGER.vlm.decoder, layers=1, rope=None, qk_norm=False, qkv_bias=False)
@@ -434,7 +434,7 @@ def test_every_look_has_a_time_and_a_noise_that_a_group_shares(drawn):
 @pytest.mark.parametrize("name", ["grpo", "nft"])
 def test_velocities_of_a_reference(name, params, off_policy):
     batch = off_policy(name)
-    velocity_of = jax.jit(make_ref_velocity(CONFIG, SAMPLER, algorithm=name))
+    velocity_of = jax.jit(make_policy_velocity(CONFIG, SAMPLER, algorithm=name))
     found = velocity_of(params, batch.conditions, batch.rollout, batch.seeds)
     np.testing.assert_allclose(found, policy_of(name, SAMPLER, params, batch)[0], rtol=1e-4, atol=1e-4)
 
@@ -447,5 +447,5 @@ def test_what_cannot_be_learned_from_is_refused(params, off_policy):
         IMAGE_LOSSES["nft"](CONFIG, SAMPLER, kl="exact")
     for name in ("grpo", "nft", "dpo"):
         loss = IMAGE_LOSSES[name](CONFIG, SAMPLER, **OPTIONS[name])
-        with pytest.raises(ValueError, match="give the batch `ref_velocity`, as of make_ref_velocity"):
+        with pytest.raises(ValueError, match="give the batch `ref_velocity`, as of make_policy_velocity"):
             jax.eval_shape(loss, params, off_policy(name)._replace(ref_velocity=None))

@@ -22,7 +22,7 @@ from mmrpt_jax.stages.lvrpo.rewards import drawing_rewards, open_encoder, self_j
 from mmrpt_jax.stages.run import Run, side_by_side
 from mmrpt_jax.training.answers import Answering, collect_answers
 from mmrpt_jax.training.drawings import Drawing, JudgedImages, collect_drawings
-from mmrpt_jax.training.image_policy import IMAGE_LOSSES, make_ref_velocity
+from mmrpt_jax.training.image_policy import IMAGE_LOSSES, make_policy_velocity
 from mmrpt_jax.training.joint import Task, make_joint_step
 from mmrpt_jax.training.loop import train
 from mmrpt_jax.training.policy import make_policy_loss
@@ -145,7 +145,7 @@ def _velocity(run: Run, arm: Arm, sampler: FlowSampler) -> Callable[..., Any]:
     """Where the arm's loss looks at drawings, what a policy says of them: (params, conditions, rollout, seeds)."""
     algorithm = algorithm_of(run.config, arm)
     looks = run.config.generation.losses[algorithm].get("looks", 1)
-    return jax.jit(make_ref_velocity(run.model, sampler, algorithm=algorithm, looks=looks))
+    return jax.jit(make_policy_velocity(run.model, sampler, algorithm=algorithm, looks=looks))
 
 
 def _drawings_log(writer: DrawingsWriter) -> Callable[[int, JudgedImages], None]:

@@ -48,7 +48,7 @@ def reference():
 
 @pytest.fixture(scope="module")
 def aligned(tmp_path_factory, reference):
-    """(arm, steps, tasks, algorithm) -> what was learned from, metrics and parameters.
+    """(arm, steps, updates, tasks, algorithm) -> what was learned from, metrics and parameters.
 
     An untrained model says nothing that earns a reward: here it is paid for saying little.
     """
@@ -56,10 +56,11 @@ def aligned(tmp_path_factory, reference):
     def brevity(completions, **columns):
         return [-float(len(text)) for text in completions]
 
-    def train(name, *, steps=1, tasks=None, algorithm="grpo"):
+    def train(name, *, steps=1, updates=1, tasks=None, algorithm="grpo"):
         config = tiny_config()
         config.understanding.rewards = {"brevity": 1.0}
         config.generation.algorithm = algorithm
+        config.align.updates_per_rollout = updates
         run = make_run(tmp_path_factory.mktemp(name), config=config, writer=Written(), mesh=one_device())
         arm = ARMS[name] if tasks is None else dataclasses.replace(ARMS[name], tasks=tasks)
         seen = []
@@ -218,6 +219,21 @@ def test_every_loss_of_images_takes_a_step(aligned, reference, algorithm):
         assert values["generation/kl"] == pytest.approx(0.0, abs=1e-8)
     if algorithm == "dpo":
         assert values["generation/loss"] == pytest.approx(np.log(2), abs=1e-4)
+
+
+def test_nft_remembers_who_drew_where_it_updates_twice(aligned):
+    found = aligned("generation", algorithm="nft", updates=2)
+    (drawings,) = [learned["generation"] for learned in found.learned]
+    # The reference drew, in one rollout for both updates.
+    np.testing.assert_array_equal(drawings.behaviour_velocity, drawings.ref_velocity)
+    # Metrics are the second update's, whose policy is no longer the one that drew.
+    values = found.metrics[1]
+    assert values["generation/velocity_change"] == pytest.approx(values["generation/kl"], rel=1e-5)
+    assert values["generation/kl"] > 1e-6
+    # Nothing is remembered for a single update, before which the policy is the one that drew.
+    once = aligned("generation", algorithm="nft")
+    assert once.learned[0]["generation"].behaviour_velocity is None
+    assert once.metrics[1]["generation/velocity_change"] == 0.0
 
 
 def test_the_sampler_is_the_configs():

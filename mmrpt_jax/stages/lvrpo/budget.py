@@ -30,7 +30,15 @@ def step_flops(config: ConfigDict, model: UnifiedConfig, arm: Arm) -> float:
         "imitation": {"understanding": _imitated_answers, "generation": _imitated_drawings},
         "policy": {"understanding": _answers, "generation": _drawings},
     }[arm.method]
-    return sum(parts[task](config, model, arm) for task in arm.tasks)
+    return sum(parts[task](config, model, arm) for task in _computed(config, arm))
+
+
+def _computed(config: ConfigDict, arm: Arm) -> list[str]:
+    """The tasks of an arm that are computed: of imitation, those whose weight is not 0."""
+    if arm.method != "imitation":
+        return list(arm.tasks)
+    imitated = {"understanding": "questions", "generation": "drawings"}
+    return [task for task in arm.tasks if config.sft.weights.get(imitated[task], 0.0)]
 
 
 def _imitated_answers(config: ConfigDict, model: UnifiedConfig, arm: Arm) -> float:
@@ -90,10 +98,13 @@ def _judging(config: ConfigDict, model: UnifiedConfig, arm: Arm) -> float:
     if "prompt_likelihood" in weights:
         branch = max(data.drawing_lengths)
         spent += forward_flops(model.vlm, prompts=images, group=1, prompt_tokens=short, branch_tokens=branch)
-    asked = images * (QUESTIONS * ("knowledge" in weights) + THINGS * ("yes_probability" in weights))
-    if asked:
-        branch = max(data.branch_lengths)
-        spent += forward_flops(model.vlm, prompts=asked, group=1, prompt_tokens=short, branch_tokens=branch)
+    if "knowledge" in weights:
+        shape = {"prompts": images * QUESTIONS, "group": 1, "branch_tokens": max(data.branch_lengths)}
+        spent += forward_flops(model.vlm, prompt_tokens=short, **shape)
+    if "yes_probability" in weights:
+        # Yes and no are compared, padded as captions are.
+        shape = {"prompts": images * THINGS, "group": 2, "branch_tokens": min(data.caption_lengths)}
+        spent += forward_flops(model.vlm, prompt_tokens=short, **shape)
     return spent
 
 

@@ -1,10 +1,8 @@
 """Stage 3: what did it help? Every arm draws, answers, and reads its own drawings; no other model judges."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import Float, UInt8
 
@@ -20,27 +18,16 @@ from mmrpt_jax.evaluation.self_reading import (
     understanding_generation_gap,
     verdict_agreement,
 )
-from mmrpt_jax.models.unified import encode_prompt
 from mmrpt_jax.scenes import WORLDS, ScenePrompt, render, scene_for, split_seed
 from mmrpt_jax.stages.lvrpo.examiner import Examiner
-from mmrpt_jax.stages.lvrpo.pretrain import imitation_batches, imitation_tasks
-from mmrpt_jax.stages.run import Run, is_complete, mark_complete, read_summary
+from mmrpt_jax.stages.lvrpo.pretrain import imitation_batches
+from mmrpt_jax.stages.run import Run
 
 # Test items are the same for all arms and seeds, and so is the noise that drawings begin with.
 _STREAM = NOISE = 0
 # Twice as many as the model is wide, to compare arms by the rank of their states.
 _STATES = 256
 _HEADLINES = ("drawn", "diversity", "questions")
-
-
-def evaluate_arm(run: Run, examiner: Examiner, name: str, directory: Path) -> dict[str, Any]:
-    """Evaluates one arm, or reads what was found before; returns a row of the table."""
-    target = directory / "evaluation"
-    if not is_complete(target):
-        params = run.weights(directory / "weights.safetensors")
-        row = {"arm": name, **measure(run, examiner, params)}
-        mark_complete(target, row | {"train_flops": read_summary(directory)["flops"]})
-    return read_summary(target)
 
 
 def measure(run: Run, examiner: Examiner, params: Any) -> dict[str, float]:
@@ -61,7 +48,7 @@ def measure(run: Run, examiner: Examiner, params: Any) -> dict[str, float]:
             row |= _read_back(examiner, params, world, prompts, images, row[f"drawn/{world}"])
     for world in run.config.evaluate.question_worlds:
         row |= _answered(run, examiner, params, world)
-    return row | _inside(run, params)
+    return row | inside(run, examiner, params)
 
 
 def test_prompts(run: Run, world: str) -> list[ScenePrompt]:
@@ -117,26 +104,28 @@ def _answered(run: Run, examiner: Examiner, params: Any, world: str) -> dict[str
     return {f"questions/{world}": shares["all"], f"questions/{world}_ci95": interval, **kinds}
 
 
-def _inside(run: Run, params: Any) -> dict[str, float]:
+def inside(run: Run, examiner: Examiner, params: Any) -> dict[str, float]:
     """Do the tasks pull the same way, and do the states behind images stay many?"""
-    tasks = imitation_tasks(run, {"questions": 1.0, "drawings": 1.0})
-    batch = next(imitation_batches(run, tasks)(0))
-    gradients = {name: _gradient(task.loss, params, batch[name]) for name, task in tasks.items()}
-    cosines = gradient_cosine_by_group(gradients["questions"], gradients["drawings"])
+    batch = next(imitation_batches(run, examiner.gradients)(0))
+    questions, drawings = (
+        examiner.gradients[name](params, batch[name]) for name in ("questions", "drawings")
+    )
     return {
-        "effective_rank": effective_rank(_states(run, params)),
-        **{f"gradient_cosine/{group}": cosine for group, cosine in cosines.items()},
+        "effective_rank": effective_rank(_states(run, examiner, params)),
+        **{
+            f"gradient_cosine/{group}": cosine
+            for group, cosine in gradient_cosine_by_group(questions, drawings).items()
+        },
     }
 
 
-def _states(run: Run, params: Any) -> Float[np.ndarray, "N D"]:
+def _states(run: Run, examiner: Examiner, params: Any) -> Float[np.ndarray, "N D"]:
     """What the model knows of test images just before it describes them."""
     source = QuestionSource(run.config.data.world, split="test", stream=_STREAM, size=_STATES)
-    images = stack_images([source[index]["image"] for index in range(_STATES)])
-    images, prompts = run.place((images, run.prompts([caption_prompt()] * _STATES)))
-    encode = jax.jit(lambda params, images: encode_prompt(run.model, params, images, prompts).last_hidden)
-    return np.asarray(encode(params, images))
-
-
-def _gradient(loss: Any, params: Any, batch: Any) -> Any:
-    return jax.jit(jax.grad(lambda params: loss(params, batch)[0]))(params)
+    images, size = [source[index]["image"] for index in range(_STATES)], run.config.evaluate.batch_size
+    # The last batch is filled up.
+    images += images[:1] * (-_STATES % size)
+    prompts = run.prompts([caption_prompt()] * size)
+    parts = [images[start : start + size] for start in range(0, _STATES, size)]
+    found = [examiner.states(params, *run.place((stack_images(part), prompts))) for part in parts]
+    return np.concatenate(found)[:_STATES]

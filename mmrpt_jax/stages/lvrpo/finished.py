@@ -10,6 +10,7 @@ from mmrpt_jax.data.tokenizer import load_tokenizer
 from mmrpt_jax.models.sharding import make_mesh
 from mmrpt_jax.stages.checks import ConfigError
 from mmrpt_jax.stages.run import Run, unified_config
+from mmrpt_jax.stages.workdir import demand_files
 
 
 def open_finished(workdir: str | Path) -> Run:
@@ -19,9 +20,7 @@ def open_finished(workdir: str | Path) -> Run:
         ConfigError: the folder holds no run, one whose model does not draw, or one for other devices.
     """
     folder = Path(workdir)
-    for name in ("config.json", "tokenizer.json"):
-        if not (folder / name).is_file():
-            raise ConfigError(f"{folder} holds no run: there is no {name} in it")
+    demand_files(folder, "config.json", "tokenizer.json")
     config = ConfigDict(json.loads((folder / "config.json").read_text()))
     if (method := config.get("method", "mmrpt")) != "lvrpo":
         raise ConfigError(
@@ -33,8 +32,8 @@ def open_finished(workdir: str | Path) -> Run:
         raise ConfigError(
             f"{folder}: the config.mesh of the run does not suit this machine: {error}"
         ) from None
-    if config.latent.autoencoder == "linear" and not (folder / "autoencoder.safetensors").is_file():
-        raise ConfigError(f"{folder} holds no finished run: there is no autoencoder.safetensors in it")
+    if config.latent.autoencoder == "linear":
+        demand_files(folder, "autoencoder.safetensors")
     tokenizer = load_tokenizer(str(folder / "tokenizer.json"))
     return Run(config, folder, tokenizer, unified_config(config, tokenizer.vocab_size), None, mesh)
 

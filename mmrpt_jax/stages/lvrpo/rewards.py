@@ -1,5 +1,6 @@
 """The rewards of drawings that a config names, and what the model itself has to say about them."""
 
+import functools
 import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -42,11 +43,14 @@ def drawing_rewards(
     return {name: (known[name].fn, weight) for name, weight in weights.items()}
 
 
+@functools.cache
 def open_encoder(name: str) -> ImageTextEncoder | None:
     """The image-text encoder that "package.module:name" names, or what that makes when called; None for no name.
 
+    It is made once, however often it is asked for.
+
     Raises:
-        ConfigError: there is no such thing, or it does not embed images and texts.
+        ConfigError: there is no such thing, it fails, or it does not embed images and texts.
     """
     if not name:
         return None
@@ -55,8 +59,10 @@ def open_encoder(name: str) -> ImageTextEncoder | None:
         found = getattr(importlib.import_module(module), attribute)
         embeds = hasattr(found, "encode_images") and not isinstance(found, type)
         encoder = found if embeds else found()
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise ConfigError(f"config.generation.encoder={name!r}: {error}") from error
+    # A user's own code, which may fail in any way.
+    except Exception as error:
+        told = " ".join(str(error).split()) or "no message"
+        raise ConfigError(f"config.generation.encoder={name!r}: {type(error).__name__}: {told}") from error
     if not (hasattr(encoder, "encode_images") and hasattr(encoder, "encode_texts")):
         raise ConfigError(f"config.generation.encoder={name!r} has no encode_images and encode_texts")
     return encoder

@@ -99,6 +99,13 @@ def test_an_encoder_is_opened_by_its_name():
     # A class is made, an encoder is taken as it is.
     assert isinstance(open_encoder(f"{__name__}:Encoder"), Encoder)
     assert open_encoder(f"{__name__}:ENCODER") is ENCODER
+    # What a run asks for a second time is not made a second time.
+    assert open_encoder(f"{__name__}:Encoder") is open_encoder(f"{__name__}:Encoder")
+
+
+def broken():
+    """A hook with a mistake of its own, told in two lines."""
+    raise KeyError("no weights\nin here")
 
 
 @pytest.mark.parametrize(
@@ -107,6 +114,7 @@ def test_an_encoder_is_opened_by_its_name():
         ("no_such_module:Encoder", "No module named 'no_such_module'"),
         (f"{__name__}:Missing", "has no attribute 'Missing'"),
         (f"{__name__}:SimpleNamespace", "has no encode_images and encode_texts"),
+        (f"{__name__}:broken", "broken': KeyError: 'no weights.*in here'$"),
     ],
 )
 def test_what_is_no_encoder_is_refused(name, message):

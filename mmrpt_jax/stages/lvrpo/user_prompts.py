@@ -1,5 +1,6 @@
 """Prompts that a user wrote: kept apart from special tokens, short enough, and their unknown words counted."""
 
+import re
 from collections.abc import Sequence
 
 from mmrpt_jax.data.escape import escape_placeholders
@@ -51,5 +52,5 @@ def unknown_words_warning(tokenizer: Tokenizer, texts: Sequence[str]) -> str | N
 
 
 def unknown_words(tokenizer: Tokenizer, text: str) -> list[str]:
-    """The words of a text, as spaces part them, that are no single token."""
-    return [word for word in text.split() if len(tokenizer.encode(word).ids) > 1]
+    """The words of a text, punctuation left out, that are no single token."""
+    return [word for word in re.findall(r"\w+", text) if len(tokenizer.encode(word).ids) > 1]

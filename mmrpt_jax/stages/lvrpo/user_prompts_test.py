@@ -14,7 +14,12 @@ def tokenizer():
 
 def test_known_words_are_single_tokens(tokenizer):
     assert unknown_words(tokenizer, "a blue circle and a red square .") == []
-    assert unknown_words(tokenizer, "a Blue circle on bench.") == ["Blue", "on", "bench."]
+    assert unknown_words(tokenizer, "a Blue circle on bench.") == ["Blue", "on", "bench"]
+
+
+def test_punctuation_makes_no_word_unknown(tokenizer):
+    assert unknown_words(tokenizer, 'a red circle, a "blue" (square) - and a circle!') == []
+    assert unknown_words(tokenizer, "a red-benched circle") == ["benched"]
 
 
 def test_the_warning_counts_words_and_prompts(tokenizer):

@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from mmrpt_jax.models.config import EXPERTS, PREDICTIONS
 from mmrpt_jax.objectives import FLOW_KL_KINDS, VARIANTS
-from mmrpt_jax.rewards import IMAGE_REWARDS, REWARDS
+from mmrpt_jax.rewards import IMAGE_REWARDS, READ_GAIN, REWARDS
 from mmrpt_jax.scenes import WORLDS
 from mmrpt_jax.stages.advantages import COMBINE, SCALES
 from mmrpt_jax.stages.checks import (
@@ -16,12 +16,15 @@ from mmrpt_jax.stages.checks import (
     check_batches,
     check_files,
     check_groups,
+    check_image_size,
     one_of,
     value_of,
 )
 from mmrpt_jax.stages.lvrpo.align import image_sampler
 from mmrpt_jax.stages.lvrpo.arms import ARMS
 from mmrpt_jax.stages.lvrpo.rewards import EXTERNAL, open_encoder
+from mmrpt_jax.stages.run import model_config, unified_config
+from mmrpt_jax.stages.weight_checks import check_shapes, check_weights
 from mmrpt_jax.training.image_policy import IMAGE_LOSSES
 
 STAGES = ("pretrain", "align", "evaluate")
@@ -69,8 +72,13 @@ def check_config(config: ConfigDict) -> None:
     for field in ("arms", "evaluate.drawn_worlds"):
         if "evaluate" in config.stages and not value_of(config, field):
             raise ConfigError(f"config.{field} is empty, so there is nothing to evaluate")
+    check_image_size(config)
     check_files(config)
     _check_latents(config)
+    check_weights(config, "weights", unified_config)
+    check_weights(config, "understanding", model_config)
+    _check_autoencoder(config)
+    _check_imitation(config)
     _check_sampler(config)
     _check_rewards(config)
     for section in ("understanding", "generation"):
@@ -97,6 +105,8 @@ def _names(config: ConfigDict) -> list[tuple[str, Sequence[Any], Collection[Any]
         ("arms", config.arms, ARMS),
         ("data.kind", [config.data.kind], ("scenes",)),
         ("data.world", [config.data.world], WORLDS),
+        ("pretrain.weights", list(config.pretrain.weights), ("captions", "questions", "drawings")),
+        ("sft.weights", list(config.sft.weights), ("questions", "drawings")),
         ("latent.experts", [config.latent.experts], EXPERTS),
         ("latent.autoencoder", [config.latent.autoencoder], ("linear", "patch")),
         ("latent.prediction", [config.latent.prediction], PREDICTIONS),
@@ -131,6 +141,32 @@ def _check_latents(config: ConfigDict) -> None:
                 f"config.latent: a token holds {token} x {token} pixels (downsample · pack), which do not divide the "
                 f"{side} of {size}"
             )
+
+
+def _check_autoencoder(config: ConfigDict) -> None:
+    latent = config.latent
+    if latent.autoencoder != "linear":
+        return
+    pixels = 3 * latent.downsample**2
+    if latent.channels > pixels:
+        raise ConfigError(
+            f"config.latent.channels is {latent.channels}: a patch of {latent.downsample} x {latent.downsample} "
+            f"pixels has no more than {pixels} numbers"
+        )
+    if config.init.autoencoder:
+        shapes = {"mean": (pixels,), "basis": (pixels, latent.channels), "scale": (1,)}
+        check_shapes("init.autoencoder", config.init.autoencoder, shapes)
+
+
+def _check_imitation(config: ConfigDict) -> None:
+    """Checks that there is something to imitate where anything is imitated."""
+    imitates = {
+        "pretrain": "pretrain" in config.stages and config.pretrain.steps,
+        "sft": any(ARMS[name].method == "imitation" for name in config.arms),
+    }
+    for section, needed in imitates.items():
+        if needed and not any(config[section].weights.values()):
+            raise ConfigError(f"config.{section}.weights: every weight is 0, so there is nothing to imitate")
 
 
 def _check_sampler(config: ConfigDict) -> None:
@@ -175,6 +211,12 @@ def _check_rewards(config: ConfigDict) -> None:
         if not any(config[section].rewards.values()):
             raise ConfigError(
                 f"config.{section}.rewards: every weight is 0, so there is nothing to learn from"
+            )
+    for name, weight in config.understanding.rewards.items():
+        if weight and name in READ_GAIN:
+            raise ConfigError(
+                f"config.understanding.rewards.{name} is {weight}: it reads the visual gain of an answer, which only "
+                "mmrpt computes; set it to 0"
             )
     if config.generation.rewards.get(EXTERNAL, 0.0) and not config.generation.encoder:
         raise ConfigError(

@@ -32,14 +32,3 @@ ARMS: Mapping[str, Arm] = MappingProxyType(
         "mmrpt": Arm("policy"),
     }
 )
-
-
-def find_arm(name: str) -> Arm:
-    """The arm of that name.
-
-    Raises:
-        KeyError: unknown; the message lists the known ones.
-    """
-    if name not in ARMS:
-        raise KeyError(f"no arm {name!r}; there are {', '.join(ARMS)}")
-    return ARMS[name]

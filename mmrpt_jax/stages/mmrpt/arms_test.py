@@ -1,6 +1,4 @@
-import pytest
-
-from mmrpt_jax.stages.mmrpt.arms import ARMS, find_arm
+from mmrpt_jax.stages.mmrpt.arms import ARMS
 from mmrpt_jax.stages.mmrpt.mask import METHODS
 
 
@@ -16,9 +14,3 @@ def test_the_method_and_its_controls():
         "mmrpt": ("policy", "dependency", False),
     }
     assert {arm.masks for arm in ARMS.values()} <= set(METHODS)
-
-
-def test_unknown_arms_are_told_the_known_ones():
-    assert find_arm("mmrpt") is ARMS["mmrpt"]
-    with pytest.raises(KeyError, match="no arm 'ppo'; there are base, caption, sft, random_masks"):
-        find_arm("ppo")

@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from mmrpt_jax.evaluation.items import (
 )
 from mmrpt_jax.evaluation.statements import majority_share, statement_accuracy, statement_groups
 from mmrpt_jax.stages.mmrpt.finetune import finetune
-from mmrpt_jax.stages.run import Run, is_complete, mark_complete, read_summary
+from mmrpt_jax.stages.run import Run
 
 # Test items are the same for all seeds of a study, so that arms and seeds are compared on the same questions.
 _STREAM = 0
@@ -28,31 +27,25 @@ _STREAM = 0
 _PLAIN = ("cloze", "finetuned", "statements")
 
 
-def evaluate_arm(run: Run, evaluator: Evaluator, name: str, directory: Path) -> dict[str, Any]:
-    """Evaluates one arm, or reads what was found before; returns a row of the table."""
-    target = directory / "evaluation"
-    if not is_complete(target):
-        params = run.weights(directory / "weights.safetensors")
-        row = measure(run, evaluator, params)
-        if run.config.finetune.steps:
-            row |= _measure_finetuned(run, evaluator, params, name, directory)
-        mark_complete(target, {"arm": name, **row, "train_flops": read_summary(directory)["flops"]})
-    return read_summary(target)
+def measure(run: Run, evaluator: Evaluator, params, name: str) -> dict[str, float]:
+    """All numbers of the parameters of the arm `name`.
 
-
-def measure(run: Run, evaluator: Evaluator, params) -> dict[str, Any]:
-    """All numbers of one set of parameters: `fill/...` are generated answers, `cloze/...` compared likelihoods."""
-    row: dict[str, Any] = {}
+    `fill/...` are generated answers, `cloze/...` compared likelihoods, `finetuned/...` answers after fine-tuning.
+    """
+    row: dict[str, float] = {}
     for name, items in _fill_sets(run).items():
         for condition in ("right", "swapped", "none"):
             shares = fill_accuracy(evaluator, params, items, condition)
             row |= _report(f"fill/{name}/{condition}", shares, len(items))
     for world, items in _cloze_sets(run).items():
         row |= _report(f"cloze/{world}", cloze_accuracy(evaluator, params, items), len(items))
+    if run.config.finetune.steps:
+        row |= _measure_finetuned(run, evaluator, params, name)
     return row
 
 
-def _measure_finetuned(run: Run, evaluator: Evaluator, params, name: str, directory: Path) -> dict[str, Any]:
+def _measure_finetuned(run: Run, evaluator: Evaluator, params, name: str) -> dict[str, float]:
+    directory = run.workdir / "arms" / name
     tuned, row = finetune(run, params, name, directory / "finetune"), {}
     for world, items in _cloze_sets(run).items():
         row |= _report(f"finetuned/{world}", question_accuracy(evaluator, tuned, items), len(items))

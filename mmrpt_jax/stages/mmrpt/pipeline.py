@@ -2,15 +2,16 @@
 
 from ml_collections import ConfigDict
 
-from mmrpt_jax.stages.mmrpt.arms import find_arm
+from mmrpt_jax.stages.checks import check_stages
+from mmrpt_jax.stages.mmrpt.arms import ARMS
 from mmrpt_jax.stages.mmrpt.caption import run_caption
-from mmrpt_jax.stages.mmrpt.evaluate import evaluate_arm, headline_columns
+from mmrpt_jax.stages.mmrpt.evaluate import headline_columns, measure
 from mmrpt_jax.stages.mmrpt.mask import run_mask
 from mmrpt_jax.stages.mmrpt.overlays import draw_overlays
 from mmrpt_jax.stages.mmrpt.rl import run_arm
 from mmrpt_jax.stages.mmrpt.score import run_score
 from mmrpt_jax.stages.mmrpt.validate import check_config
-from mmrpt_jax.stages.results import write_results
+from mmrpt_jax.stages.results import evaluated, write_results
 from mmrpt_jax.stages.run import model_config
 from mmrpt_jax.stages.workdir import open_run
 
@@ -18,7 +19,8 @@ from mmrpt_jax.stages.workdir import open_run
 def run_experiment(config: ConfigDict, workdir: str) -> None:
     """Runs the stages of `config.stages` that are not complete in `workdir`."""
     check_config(config)
-    arms = {name: find_arm(name) for name in config.arms}
+    check_stages(config, workdir, _needs(config))
+    arms = {name: ARMS[name] for name in config.arms}
     with open_run(config, workdir, model_config) as run:
         folder = run.workdir
         if "caption" in config.stages:
@@ -28,9 +30,7 @@ def run_experiment(config: ConfigDict, workdir: str) -> None:
         if "score" in config.stages:
             run.timed("score", lambda: run_score(run, base, folder / "scores"))
         if "mask" in config.stages:
-            for method in sorted(
-                {arm.masks for arm in arms.values() if arm.method in ("supervised", "policy")}
-            ):
+            for method in _mask_methods(config):
                 target = folder / "masks" / method
                 run.timed(
                     f"mask ({method})",
@@ -43,5 +43,21 @@ def run_experiment(config: ConfigDict, workdir: str) -> None:
                 run.timed(f"rl ({name})", lambda n=name, m=masks: run_arm(run, n, m, folder / "arms" / n))
         if "evaluate" in config.stages:
             evaluator = run.evaluator(batch_size=config.evaluate.batch_size)
-            rows = [evaluate_arm(run, evaluator, name, folder / "arms" / name) for name in arms]
+            rows = [evaluated(run, name, lambda p, n=name: measure(run, evaluator, p, n)) for name in arms]
             run.log(write_results(folder, rows, headline_columns(rows), title=config.title))
+
+
+def _mask_methods(config: ConfigDict) -> list[str]:
+    """How the arms of a config choose what they mask."""
+    arms = [ARMS[name] for name in config.arms]
+    return sorted({arm.masks for arm in arms if arm.method in ("supervised", "policy")})
+
+
+def _needs(config: ConfigDict) -> dict[str, dict[str, list[str]]]:
+    """What stages begin with, for `check_stages`."""
+    return {
+        "score": {"caption": ["base"]},
+        "mask": {"score": ["scores"]},
+        "rl": {"caption": ["base"], "mask": [f"masks/{method}" for method in _mask_methods(config)]},
+        "evaluate": {"rl": [f"arms/{name}" for name in config.arms]},
+    }

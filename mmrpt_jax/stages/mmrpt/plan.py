@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from mmrpt_jax.models import BranchTokens, PromptTokens, VLMConfig, abstract_parameters, count_parameters
-from mmrpt_jax.stages.mmrpt.arms import find_arm
+from mmrpt_jax.stages.mmrpt.arms import ARMS
 from mmrpt_jax.stages.mmrpt.budget import caption_flops, policy_flops, supervised_flops
 from mmrpt_jax.stages.mmrpt.reinforce import loss_options
 from mmrpt_jax.stages.run import model_config
@@ -30,7 +30,7 @@ def describe_plan(config: ConfigDict) -> str:
     ]
     budget = policy_flops(config, model, data.records)
     for name in config.arms:
-        per_step = {"caption": caption_flops, "supervised": supervised_flops}.get(find_arm(name).method)
+        per_step = {"caption": caption_flops, "supervised": supervised_flops}.get(ARMS[name].method)
         steps = f"{round(budget / per_step(config, model)):,} steps" if per_step else _own_steps(config, name)
         lines.append(f"arm {name:<18}{steps}")
     lines.append(f"budget of an arm      {budget:.3g} FLOP, padding included")
@@ -38,7 +38,7 @@ def describe_plan(config: ConfigDict) -> str:
 
 
 def _own_steps(config: ConfigDict, name: str) -> str:
-    if find_arm(name).method == "none":
+    if ARMS[name].method == "none":
         return "not trained"
     return f"{config.fill.warmup_steps:,} warm-up steps + {config.rl.steps:,} policy steps"
 

@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 
 from mmrpt_jax.models.sentence_encoder import load_sentence_encoder
 from mmrpt_jax.rewards import (
+    READ_GAIN,
     RewardFn,
     make_length_penalty,
     make_semantic_reward,
@@ -17,8 +18,6 @@ from mmrpt_jax.stages.run import Run
 from mmrpt_jax.training.answers import PromptBatch
 from mmrpt_jax.training.gain import make_visual_gain
 
-# Rewards that read the column `visual_gain`, which costs two forward passes.
-READS_GAIN = ("visual_gain", "grounded_match")
 # Rewards that need a number or a model of the run; the others are in `rewards.REWARDS`.
 MADE_HERE = ("semantic", "length", "overlong")
 
@@ -44,7 +43,7 @@ def active_rewards(config: ConfigDict) -> dict[str, float]:
 
 def computes_gain(config: ConfigDict) -> bool:
     """Whether rewards read a gain that costs forward passes; "span" and "surprise" are known from stage 2."""
-    reads = any(name in active_rewards(config) for name in READS_GAIN)
+    reads = any(name in active_rewards(config) for name in READ_GAIN)
     return reads and config.rl.visual_gain.of in ("truth", "answer")
 
 

@@ -8,7 +8,7 @@ import jax
 from mmrpt_jax.data.records import RandomAccess
 from mmrpt_jax.data.sidecar import join, open_sidecar
 from mmrpt_jax.models.weights import save_weights
-from mmrpt_jax.stages.mmrpt.arms import Arm, find_arm
+from mmrpt_jax.stages.mmrpt.arms import ARMS, Arm
 from mmrpt_jax.stages.mmrpt.budget import caption_flops, policy_flops, supervised_flops
 from mmrpt_jax.stages.mmrpt.caption import caption
 from mmrpt_jax.stages.mmrpt.fill import supervised_batches
@@ -30,7 +30,7 @@ def run_arm(run: Run, name: str, masks: Path, directory: Path) -> None:
     """
     if is_complete(directory):
         return
-    arm, spent = find_arm(name), policy_flops(run.config, run.vlm, len(run.train_source))
+    arm, spent = ARMS[name], policy_flops(run.config, run.vlm, len(run.train_source))
     params = run.weights(run.workdir / "base" / "weights.safetensors")
     if arm.method == "caption":
         steps = round(spent / caption_flops(run.config, run.vlm))

@@ -11,9 +11,18 @@ from mmrpt_jax.objectives import VARIANTS
 from mmrpt_jax.rewards import REWARDS
 from mmrpt_jax.scenes import WORLDS
 from mmrpt_jax.stages.advantages import COMBINE, SCALES
-from mmrpt_jax.stages.checks import ConfigError, check_batches, check_files, check_groups, one_of
+from mmrpt_jax.stages.checks import (
+    ConfigError,
+    check_batches,
+    check_files,
+    check_groups,
+    check_image_size,
+    one_of,
+)
 from mmrpt_jax.stages.mmrpt.arms import ARMS
 from mmrpt_jax.stages.mmrpt.rewards import MADE_HERE
+from mmrpt_jax.stages.run import model_config
+from mmrpt_jax.stages.weight_checks import check_weights
 from mmrpt_jax.training.scoring import KINDS
 
 STAGES = ("caption", "score", "mask", "rl", "evaluate")
@@ -30,7 +39,9 @@ def check_config(config: ConfigDict) -> None:
         for value in values:
             one_of(field, value, known)
     _check_data(config)
+    check_image_size(config)
     check_files(config)
+    check_weights(config, "weights", model_config)
     _check_masks(config)
     _check_rewards(config)
     check_groups(config, "rl")
