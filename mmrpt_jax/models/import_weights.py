@@ -53,7 +53,7 @@ def read_weights(
         kind = np.dtype(dtype or leaf.dtype)
         return _place(leaf, lambda index: _read(weight, tensors, index, kind))
 
-    # The largest first: their copies on the way are made while little else is held.
+    # The largest first, while little else is held: on the way to its device a tensor is there twice.
     order = sorted(leaves, key=lambda name: -leaves[name].size)
     loaded = {name: load(name) for name in order}
     return jax.tree.map_with_path(lambda key, _: loaded[path_name(key)], abstract)
@@ -89,9 +89,6 @@ def _misfits(
 
 def _place(leaf: Any, read: Callable[[_Index], np.ndarray]) -> jax.Array:
     """An array in the sharding of `leaf`; devices that hold the same shard share one read."""
-    sharding = getattr(leaf, "sharding", None)
-    if sharding is None:
-        return jax.device_put(read((slice(None),) * len(leaf.shape)))
     shards: dict[str, np.ndarray] = {}
 
     def shard(index: _Index) -> np.ndarray:
@@ -99,8 +96,13 @@ def _place(leaf: Any, read: Callable[[_Index], np.ndarray]) -> jax.Array:
             shards[str(index)] = read(index)
         return shards[str(index)]
 
+    sharding = getattr(leaf, "sharding", None)
+    if sharding is None:
+        array = jax.device_put(read((slice(None),) * len(leaf.shape)))
+    else:
+        array = jax.make_array_from_callback(leaf.shape, sharding, shard)
     # Transfers are waited for: otherwise host copies of many tensors pile up behind them.
-    return jax.block_until_ready(jax.make_array_from_callback(leaf.shape, sharding, shard))
+    return jax.block_until_ready(array)
 
 
 def _read(weight: Weight, tensors: Sequence[StoredTensor], index: _Index, dtype: np.dtype) -> np.ndarray:
