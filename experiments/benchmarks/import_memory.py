@@ -24,9 +24,7 @@ from mmrpt_jax.models import TransformerConfig, VisionConfig, VLMConfig, abstrac
 from mmrpt_jax.models.import_weights import read_weights
 from mmrpt_jax.models.weight_table import TRANSPOSE, Weight, flatten
 
-DECODER = TransformerConfig(
-    width=896, layers=24, heads=14, kv_heads=2, head_dim=64, mlp=4864, rope_theta=1e6, qkv_bias=True
-)
+DECODER = TransformerConfig(width=896, layers=24, heads=14, kv_heads=2, head_dim=64, mlp=4864, qkv_bias=True)
 VOCAB_SIZE = 151_936
 LAYERS_PER_FILE = 6
 
