@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from mmrpt_jax.models import checkpoint_files
-from mmrpt_jax.models.checkpoint_files import open_checkpoint, resolve_checkpoint
+from mmrpt_jax.models.checkpoint_files import open_checkpoint
 
 ONE, TWO = {"a": np.zeros(2), "b": np.ones(3)}, {"c": np.full(4, 2.0)}
 FILES = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
@@ -101,36 +100,3 @@ def test_pickles_are_refused(tmp_path):
 def test_no_weights(name, tmp_path):
     with pytest.raises(FileNotFoundError, match="no weights at"):
         open_checkpoint(tmp_path / name)
-
-
-@pytest.fixture
-def downloads(monkeypatch):
-    """Keeps what would have been downloaded, as (repository, options)."""
-    asked = []
-
-    def download(repository, **options):
-        asked.append((repository, options))
-        return "/cache"
-
-    monkeypatch.setattr(checkpoint_files, "snapshot_download", download)
-    return asked
-
-
-def test_a_directory_is_itself(tmp_path, downloads):
-    assert resolve_checkpoint(str(tmp_path)) == tmp_path
-    with pytest.raises(
-        FileNotFoundError, match="no directory owner/name: give a local checkpoint, or hub:owner/name"
-    ):
-        resolve_checkpoint("owner/name")
-    assert not downloads
-
-
-def test_only_the_explicit_form_downloads(downloads):
-    assert str(resolve_checkpoint("hub:owner/name")) == "/cache"
-    [(repository, options)] = downloads
-    assert repository == "owner/name"
-    assert not any(pattern.endswith((".bin", ".pt", ".py")) for pattern in options["allow_patterns"])
-    for wrong in ("hub:", "hub:name", "hub:a/b/c"):
-        with pytest.raises(ValueError, match="write hub:owner/name"):
-            resolve_checkpoint(wrong)
-    assert len(downloads) == 1
