@@ -13,6 +13,7 @@ REQUIREMENTS = [
     "chex>=0.1.92",
     "flax>=0.12.8",
     "grain>=0.2.18",
+    "huggingface-hub>=2.4",
     "jax>=0.10.2,<0.12",
     "jaxtyping>=0.3.11",
     "jinja2>=3.1.6",  # transformers renders chat templates with it
