@@ -7,12 +7,14 @@ RESULT: hidden spans filled in the biased / flipped world: sft 0.44 / 0.26, mmrp
 masks at equal compute.
 """
 
+import dataclasses
 from typing import Any
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from mmrpt_jax.assets import SCENES_TOKENIZER, SCENES_WEIGHTS
+from mmrpt_jax.data.prompts import Wording
 
 
 def get_config() -> ConfigDict:
@@ -31,6 +33,7 @@ def get_config() -> ConfigDict:
     config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
     config.init = ConfigDict({"weights": str(SCENES_WEIGHTS), "tokenizer": str(SCENES_TOKENIZER)})
     config.tokenizer = ConfigDict({"vocab_size": 1024})
+    config.wording = ConfigDict(dataclasses.asdict(Wording()))
     config.data = ConfigDict(_data())
     config.model = ConfigDict(_model())
     config.caption = ConfigDict(_caption())

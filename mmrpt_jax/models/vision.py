@@ -53,6 +53,13 @@ class Connector(nn.Module):
         return Linear(self.output_width, ("mlp", "embed"), use_bias=cfg.bias, name="connector_out")(x)
 
 
+def count_tokens(config: VisionConfig, images: UInt8[Array, "B C h w 3"] | ImagePatches) -> int:
+    """I, visual tokens of a prompt's images, padding included."""
+    if isinstance(images, ImagePatches):
+        return images.image.shape[1] // config.connector.merge**2
+    return images.shape[1] * config.num_tokens
+
+
 class VisionTower(nn.Module):
     """ViT (Dosovitskiy et al., 2021) and connector."""
 

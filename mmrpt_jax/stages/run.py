@@ -5,7 +5,7 @@ import functools
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,17 @@ from ml_collections import ConfigDict
 
 from mmrpt_jax.data.drawing_source import DrawingSource
 from mmrpt_jax.data.escape import escape_placeholders
-from mmrpt_jax.data.examples import AUGMENTATIONS, Augment
-from mmrpt_jax.data.fitting import Room, keep_captions
+from mmrpt_jax.data.examples import AUGMENTATIONS, Pixels, SeeImage
+from mmrpt_jax.data.fitting import keep_captions
+from mmrpt_jax.data.images import image_size
 from mmrpt_jax.data.pipeline import make_dataset, make_iterator
-from mmrpt_jax.data.prompts import caption_prompt, encode_prompts, fill_prompt
-from mmrpt_jax.data.records import RandomAccess, open_records
+from mmrpt_jax.data.processor import FixedSizeProcessor, Processor
+from mmrpt_jax.data.prompts import Wording
+from mmrpt_jax.data.records import RandomAccess, Record, open_records
 from mmrpt_jax.data.scene_source import SceneSource
-from mmrpt_jax.data.tokenizer import MASK, Tokenizer, load_tokenizer, train_tokenizer
+from mmrpt_jax.data.tokenizer import EOS, MASK, Tokenizer, load_tokenizer, train_tokenizer
 from mmrpt_jax.evaluation.evaluator import Evaluator
-from mmrpt_jax.models import PromptTokens, TransformerConfig, VisionConfig, VLMConfig, abstract_parameters
+from mmrpt_jax.models import TransformerConfig, VisionConfig, VLMConfig, abstract_parameters
 from mmrpt_jax.models.autoencoder import Autoencoder, PatchAutoencoder
 from mmrpt_jax.models.config import LatentConfig, UnifiedConfig
 from mmrpt_jax.models.linear_autoencoder import (
@@ -50,7 +52,7 @@ class Run:
 
     config: ConfigDict
     workdir: Path
-    tokenizer: Tokenizer
+    processor: Processor
     model: VLMConfig | UnifiedConfig
     writer: MetricWriter | None
     mesh: Mesh
@@ -61,27 +63,28 @@ class Run:
         return self.model.vlm if isinstance(self.model, UnifiedConfig) else self.model
 
     @property
-    def image_shape(self) -> tuple[int, int]:
-        """Height and width that the model takes."""
-        return self.vlm.vision.image_height, self.vlm.vision.image_width
+    def tokenizer(self) -> Tokenizer:
+        """The model's."""
+        return self.processor.tokenizer
+
+    @functools.cached_property
+    def wording(self) -> Wording:
+        """How prompts are worded."""
+        return Wording(**self.config.wording.to_dict())
 
     @property
-    def augment(self) -> Augment | None:
-        """What happens to training images."""
-        return AUGMENTATIONS[self.config.data.augment]
+    def see(self) -> SeeImage:
+        """What the model sees of an encoded training image."""
+        return SeeImage(self.processor.view, AUGMENTATIONS[self.config.data.augment])
+
+    def views(self, images: Iterable[Pixels]) -> list[Any]:
+        """What the model sees of prompts of one image each."""
+        return [self.processor.view(image) for image in images]
 
     @functools.cached_property
     def coder(self) -> Autoencoder:
         """The autoencoder of what is drawn."""
         return open_autoencoder(self.config, self.workdir)
-
-    @functools.cached_property
-    def room(self) -> Room:
-        """How long prompts and captions may be."""
-        data = self.config.data
-        return Room(
-            self.tokenizer, self.vlm.vision.num_tokens, max(data.prompt_lengths), max(data.caption_lengths)
-        )
 
     @functools.cached_property
     def train_source(self) -> RandomAccess[Any]:
@@ -96,10 +99,14 @@ class Run:
 
     @functools.cached_property
     def _records(self) -> RandomAccess[Any]:
-        def fits(caption: str) -> bool:
+        longest = max(self.config.data.caption_lengths)
+
+        def fits(record: Record, caption: str) -> bool:
+            text = escape_placeholders(caption)
             # The longest prompt made of a caption shows all of it but one word, and a blank.
-            masked = fill_prompt(f"{escape_placeholders(caption)} {MASK}")
-            return self.room.holds_text(caption) and self.room.holds_prompt(masked)
+            masked = self.wording.fill_prompt(f"{text} {MASK}")
+            short = len(self.tokenizer.encode(f"{text}{EOS}").ids) <= longest
+            return short and self.processor.fits(masked, *image_size(record["image"]))
 
         kept, captions, records = keep_captions(open_source(self.config, captions=1), fits)
         if captions or records:
@@ -120,19 +127,14 @@ class Run:
             "log": self.log,
         }
 
-    def prompts(self, texts: Sequence[str]) -> PromptTokens:
-        """Prompts of one image each, as arrays."""
-        image_tokens, lengths = self.vlm.vision.num_tokens, self.config.data.prompt_lengths
-        return encode_prompts(self.tokenizer, texts, image_tokens=image_tokens, lengths=lengths)
-
     def evaluator(self, *, batch_size: int, max_tokens: int | None = None) -> Evaluator:
         """A compiled evaluator of what understands; it says up to `max_tokens`, by default as much as an answer."""
         data = self.config.data
         return Evaluator(
             self.vlm,
-            self.tokenizer,
+            self.processor,
+            self.wording,
             batch_size=batch_size,
-            prompt_lengths=tuple(data.prompt_lengths),
             text_lengths=tuple(data.caption_lengths),
             max_tokens=max_tokens or max(data.branch_lengths),
             place=self.place,
@@ -212,6 +214,13 @@ def unified_config(config: ConfigDict, vocab_size: int) -> UnifiedConfig:
     )
 
 
+def fixed_processor(config: ConfigDict, tokenizer: Tokenizer, model: VLMConfig) -> FixedSizeProcessor:
+    """What a model reads that takes images of one size."""
+    vision = model.vision
+    size = (vision.image_height, vision.image_width, vision.patch_size)
+    return FixedSizeProcessor(tokenizer, *size, lengths=tuple(config.data.prompt_lengths))
+
+
 def open_autoencoder(config: ConfigDict, workdir: Path) -> Autoencoder:
     """Between pictures and what is drawn of them; a linear one is the workdir's, else the given one, else fitted."""
     latent = config.latent
@@ -247,11 +256,11 @@ def open_tokenizer(config: ConfigDict, workdir: Path) -> Tokenizer:
 
 
 def _corpus(config: ConfigDict) -> Iterator[str]:
-    source = open_source(config, captions=1, size=_TOKENIZER_CORPUS)
+    source, wording = open_source(config, captions=1, size=_TOKENIZER_CORPUS), Wording(**config.wording)
     for index in range(min(len(source), _TOKENIZER_CORPUS)):
         yield from source[index]["captions"]
         # The instructions' words are as frequent as captions are.
-        yield from (caption_prompt(), fill_prompt(""))
+        yield from (wording.caption, wording.fill_prompt(""))
 
 
 def batches(

@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 from types import SimpleNamespace
 
@@ -6,6 +7,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from mmrpt_jax.data.prompts import Wording
 from mmrpt_jax.data.tokenizer import train_tokenizer
 from mmrpt_jax.models.sharding import make_mesh
 from mmrpt_jax.stages.run import (
@@ -86,7 +88,13 @@ def test_unknown_data_is_refused(kind, message):
 
 def test_the_tokenizer_is_kept_with_the_run(tmp_path):
     config = ConfigDict(
-        {"seed": 0, "data": DATA, "init": {"tokenizer": ""}, "tokenizer": {"vocab_size": 300}}
+        {
+            "seed": 0,
+            "wording": dataclasses.asdict(Wording()),
+            "data": DATA,
+            "init": {"tokenizer": ""},
+            "tokenizer": {"vocab_size": 300},
+        }
     )
     trained = open_tokenizer(config, tmp_path)
     assert trained.vocab_size == 300
@@ -101,13 +109,12 @@ def test_the_tokenizer_is_kept_with_the_run(tmp_path):
     assert (tmp_path / "other" / "tokenizer.json").read_bytes() == shipped.read_bytes()
 
 
-def test_keys_and_placement(tmp_path, tiny_model, tiny_tokenizer):
-    run = Run(ConfigDict({"seed": 5}), tmp_path, tiny_tokenizer, tiny_model, None, make_mesh(2, 4, 1))
+def test_keys_and_placement(tmp_path, tiny_model, tiny_processor):
+    run = Run(ConfigDict({"seed": 5}), tmp_path, tiny_processor, tiny_model, None, make_mesh(2, 4, 1))
     # 0xE40C292C is the published 32-bit FNV-1a hash of "a".
     expected = jax.random.fold_in(jax.random.key(5), 0xE40C292C >> 1)
     assert jax.random.key_data(run.key("a")).tolist() == jax.random.key_data(expected).tolist()
     assert jax.random.key_data(run.key("b")).tolist() != jax.random.key_data(expected).tolist()
-    assert run.image_shape == (16, 16)
     placed = run.place({"x": np.arange(16.0).reshape(8, 2)})["x"]
     assert {shard.data.shape for shard in placed.addressable_shards} == {(1, 2)}
 

@@ -3,7 +3,7 @@ import functools
 import numpy as np
 import pytest
 
-from mmrpt_jax.data.prompts import completion, encode_branches, encode_prompts, fill_prompt
+from mmrpt_jax.data.prompts import Wording, completion, encode_branches, encode_prompts
 from mmrpt_jax.training.answers import PromptBatch
 from mmrpt_jax.training.gain import answer_tokens, make_visual_gain
 
@@ -25,7 +25,7 @@ WELL_FORMED = np.array([1, 1, 1, 0, 1, 0, 1, 0], bool)
 
 @pytest.fixture(scope="module")
 def batch(tiny_tokenizer, tiny_images):
-    texts = [fill_prompt(f"a [MASK] {word}") for word in ("circle", "triangle", "square", "is")]
+    texts = [Wording().fill_prompt(f"a [MASK] {word}") for word in ("circle", "triangle", "square", "is")]
     prompt = encode_prompts(tiny_tokenizer, texts, image_tokens=4, lengths=(24,))
     return PromptBatch(tiny_images[:4], prompt, texts, {"answer": TRUTHS})
 

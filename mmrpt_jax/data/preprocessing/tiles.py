@@ -22,11 +22,13 @@ class TilePlan(NamedTuple):
         rows: rows of crops, 0 if the image is shown whole only.
         columns: columns of crops.
         sizes: (height, width) of each tile, in the order in which the tower reads them.
+        whole: number of the tile that shows the whole image.
     """
 
     rows: int
     columns: int
     sizes: tuple[tuple[int, int], ...]
+    whole: int = 0
 
 
 class Tiling(Protocol):
@@ -71,7 +73,8 @@ class SplitTiles:
     def plan(self, height: int, width: int) -> TilePlan:
         """All tiles are of one size."""
         rows, columns = self._grid(*self._enlarged(height, width))
-        return TilePlan(rows, columns, ((self.tile, self.tile),) * (rows * columns + 1))
+        crops = rows * columns
+        return TilePlan(rows, columns, ((self.tile, self.tile),) * (crops + 1), whole=crops)
 
     def cut(self, image: Picture, resample: ResizeMethod) -> list[Picture]:
         """Resizes step by step, as the checkpoints were trained: each step rounds to bytes."""

@@ -6,8 +6,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from mmrpt_jax.data.examples import HideRandomSpan, stack_images
-from mmrpt_jax.data.prompts import completion, encode_branches, fill_prompt
+from mmrpt_jax.data.examples import HideRandomSpan
+from mmrpt_jax.data.prompts import completion, encode_branches
 from mmrpt_jax.models import initialise
 from mmrpt_jax.models.weights import save_weights
 from mmrpt_jax.stages.captions import caption_batches
@@ -80,17 +80,14 @@ def infill_batches(run: Run, suffix: str) -> Callable[[int], Iterator[Supervised
     source = run.source(captions=1, size=data.caption_records)
 
     def build(batch: dict) -> SupervisedBatch:
-        images = stack_images(batch["image"])
+        prompts = [run.wording.fill_prompt(text) for text in batch["masked"]]
         answers = [[completion("", answer)] for answer in batch["answer"]]
         built = SupervisedBatch(
-            images,
-            run.prompts([fill_prompt(text) for text in batch["masked"]]),
+            *run.processor.inputs(prompts, batch["view"]),
             encode_branches(run.tokenizer, answers, lengths=data.branch_lengths),
-            np.arange(len(images)) < round(cfg.image_dropout * len(images)),
+            np.arange(len(prompts)) < round(cfg.image_dropout * len(prompts)),
         )
         return run.place(built)
 
-    transform = HideRandomSpan(
-        *run.image_shape, run.config.mask.max_words, run.config.mask.context, run.augment
-    )
+    transform = HideRandomSpan(run.see, run.config.mask.max_words, run.config.mask.context)
     return batches(source, transform, build, seed=run.data_seed(f"infill{suffix}"), batch_size=cfg.batch_size)

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 
 from mmrpt_jax.data.escape import escape_placeholders
-from mmrpt_jax.data.examples import load_image, stack_images
-from mmrpt_jax.data.prompts import answer_text, encode_branches, question_prompt
+from mmrpt_jax.data.images import decode_image, image_size
+from mmrpt_jax.data.prompts import answer_text, encode_branches
 from mmrpt_jax.data.question_source import QuestionSource
 from mmrpt_jax.data.records import MappedSource, RandomAccess, Record, open_records
 from mmrpt_jax.stages.run import Run, batches
@@ -26,7 +26,7 @@ def record_questions(run: Run) -> RandomAccess[dict[str, Any]]:
     """
     source = open_records(run.config.data.path, run.config.data.split)
     questions = [_first_question(source[index]) for index in range(len(source))]
-    kept = [index for index, found in enumerate(questions) if found and _fits(run, *found)]
+    kept = [i for i, found in enumerate(questions) if found and _fits(run, *found, source[i]["image"])]
     asked = sum(found is not None for found in questions)
     if not kept:
         raise ValueError(
@@ -38,7 +38,7 @@ def record_questions(run: Run) -> RandomAccess[dict[str, Any]]:
     def read(_: int, index: int) -> dict[str, Any]:
         record = source[index]
         question, reply = _first_question(record)
-        return {"image": load_image(record["image"], *run.image_shape), "question": question, "reply": reply}
+        return {"image": decode_image(record["image"]), "question": question, "reply": reply}
 
     return MappedSource(kept, read)
 
@@ -51,9 +51,9 @@ def _first_question(record: Record) -> tuple[str, str] | None:
     return escape_placeholders(first["question"]), escape_placeholders(first["answer"])
 
 
-def _fits(run: Run, question: str, reply: str) -> bool:
+def _fits(run: Run, question: str, reply: str, image: bytes) -> bool:
     short = len(run.tokenizer.encode(answer_text(reply)).ids) <= max(run.config.data.branch_lengths)
-    return short and run.room.holds_prompt(question_prompt(question))
+    return short and run.processor.fits(run.wording.question_prompt(question), *image_size(image))
 
 
 def finetune(run: Run, params: Any, name: str, directory: Path, *, blind: bool = False) -> Any:
@@ -89,10 +89,11 @@ def _question_batches(run: Run, blind: bool) -> Callable[[int], Iterator[Supervi
         source = record_questions(run)
 
     def build(batch: dict) -> SupervisedBatch:
-        prompts = run.prompts([question_prompt(question) for question in batch["question"]])
+        prompts = [run.wording.question_prompt(question) for question in batch["question"]]
+        inputs = run.processor.inputs(prompts, run.views(batch["image"]))
         replies = [[answer_text(reply)] for reply in batch["reply"]]
         branches = encode_branches(run.tokenizer, replies, lengths=data.branch_lengths)
         hidden = np.full(len(replies), blind)
-        return run.place(SupervisedBatch(stack_images(batch["image"]), prompts, branches, hidden))
+        return run.place(SupervisedBatch(*inputs, branches, hidden))
 
     return batches(source, None, build, seed=run.data_seed("finetune"), batch_size=cfg.batch_size)
