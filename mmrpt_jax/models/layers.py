@@ -69,11 +69,13 @@ class Linear(nn.Module):
         """Projects the last axis to `features`, in the type of `x`."""
         shape = (x.shape[-1], self.features)
         kernel = self.param("kernel", nn.with_logical_partitioning(self.kernel_init, tuple(self.axes)), shape)
-        y = x @ kernel.astype(x.dtype)
+        # One axis of tokens: of several, XLA's CPU compiler transposes for the kernel's gradient, and drags the
+        # elementwise gradients before it (silu's) into that copy, against the grain of memory.
+        y = x.reshape(-1, x.shape[-1]) @ kernel.astype(x.dtype)
         if self.use_bias:
             zeros = nn.with_logical_partitioning(nn.initializers.zeros, (self.axes[-1],))
             y = y + self.param("bias", zeros, (self.features,)).astype(x.dtype)
-        return y
+        return y.reshape(*x.shape[:-1], self.features)
 
 
 class MLP(nn.Module):

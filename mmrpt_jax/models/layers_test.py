@@ -45,3 +45,21 @@ def test_gated_mlp():
     gate, up, down = (params[name]["kernel"].astype(np.float64) for name in ("gate", "up", "down"))
     expected = ((X @ gate) / (1 + np.exp(-(X @ gate))) * (X @ up)) @ down
     np.testing.assert_allclose(MLP(6, 5).apply({"params": params}, X), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_gradients_of_the_gated_mlp_are_those_of_its_formula():
+    x = np.random.default_rng(4).normal(size=(2, 3, 4, 6)).astype(np.float32)
+    towards = np.random.default_rng(5).normal(size=x.shape).astype(np.float32)
+    params = randomised(MLP(6, 5), x)
+
+    def formula(params, x):
+        gate, up, down = (params[name]["kernel"] for name in ("gate", "up", "down"))
+        hidden = nn.silu(jnp.einsum("bgtd,df->bgtf", x, gate)) * jnp.einsum("bgtd,df->bgtf", x, up)
+        return jnp.vdot(towards, jnp.einsum("bgtf,fd->bgtd", hidden, down))
+
+    def module(params, x):
+        return jnp.vdot(towards, MLP(6, 5).apply({"params": params}, x))
+
+    found, expected = (jax.grad(f, argnums=(0, 1))(params, x) for f in (module, formula))
+    for leaf, wanted in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(leaf, wanted, rtol=1e-5, atol=1e-5 * np.abs(wanted).max())
