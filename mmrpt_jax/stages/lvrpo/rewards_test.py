@@ -186,7 +186,8 @@ def run_with(examined):
         assert batch_size == 7
         return examined
 
-    return SimpleNamespace(config=ConfigDict({"generation": {"questions_at_a_time": 7}}), evaluator=evaluator)
+    config = ConfigDict({"generation": {"questions_at_a_time": 7}})
+    return SimpleNamespace(config=config, evaluator=evaluator, wording=Wording())
 
 
 def numbered(count):
