@@ -108,12 +108,10 @@ def inside(run: Run, examiner: Examiner, params: Any) -> dict[str, float]:
     questions, drawings = (
         examiner.gradients[name](params, batch[name]) for name in ("questions", "drawings")
     )
+    cosines = gradient_cosine_by_group(questions, drawings)
     return {
         "effective_rank": effective_rank(_states(run, examiner, params)),
-        **{
-            f"gradient_cosine/{group}": cosine
-            for group, cosine in gradient_cosine_by_group(questions, drawings).items()
-        },
+        **{f"gradient_cosine/{group}": cosine for group, cosine in cosines.items()},
     }
 
 

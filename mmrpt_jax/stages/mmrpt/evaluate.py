@@ -28,8 +28,8 @@ _STREAM = 0
 _PLAIN = ("cloze", "finetuned", "statements")
 
 
-def measure(run: Run, evaluator: Evaluator, params, name: str) -> dict[str, float]:
-    """All numbers of the parameters of the arm `name`.
+def measure(run: Run, evaluator: Evaluator, params, arm: str) -> dict[str, float]:
+    """All numbers of the parameters of an arm.
 
     `fill/...` are generated answers, `cloze/...` compared likelihoods, `finetuned/...` answers after fine-tuning.
     """
@@ -41,20 +41,20 @@ def measure(run: Run, evaluator: Evaluator, params, name: str) -> dict[str, floa
     for world, items in _cloze_sets(run).items():
         row |= _report(f"cloze/{world}", cloze_accuracy(evaluator, params, items), len(items))
     if run.config.finetune.steps:
-        row |= _measure_finetuned(run, evaluator, params, name)
+        row |= _measure_finetuned(run, evaluator, params, arm)
     return row
 
 
-def _measure_finetuned(run: Run, evaluator: Evaluator, params, name: str) -> dict[str, float]:
-    directory = run.workdir / "arms" / name
-    tuned, row = finetune(run, params, name, directory / "finetune"), {}
+def _measure_finetuned(run: Run, evaluator: Evaluator, params, arm: str) -> dict[str, float]:
+    directory = run.workdir / "arms" / arm
+    tuned, row = finetune(run, params, arm, directory / "finetune"), {}
     for world, items in _cloze_sets(run).items():
         row |= _report(f"finetuned/{world}", question_accuracy(evaluator, tuned, items), len(items))
     if run.config.data.kind == "records":
         groups = statement_groups(_test_records(run), fits=functools.partial(_can_ask, run))
         if not groups:
             return row
-        blind = finetune(run, params, f"{name}_blind", directory / "finetune_blind", blind=True)
+        blind = finetune(run, params, f"{arm}_blind", directory / "finetune_blind", blind=True)
         row["statements/majority"] = majority_share(groups)
         row["statements/seeing"] = statement_accuracy(evaluator, tuned, groups)
         row["statements/text_only"] = statement_accuracy(evaluator, blind, groups, "none")
