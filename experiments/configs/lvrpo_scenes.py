@@ -38,6 +38,7 @@ def get_config() -> ConfigDict:
     )
     config.tokenizer = mmrpt.tokenizer
     config.model = mmrpt.model
+    config.train = mmrpt.train
     config.latent = ConfigDict(_latent())
     config.data = ConfigDict(_data())
     config.caption = ConfigDict({"batch_size": 8, "captions_per_image": 1, "image_dropout": 0.1})

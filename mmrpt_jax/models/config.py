@@ -6,6 +6,25 @@ import dataclasses
 EXPERTS = ("dense", "moe", "mot")
 # What the head of a flow gives; see `LatentConfig`.
 PREDICTIONS = ("velocity", "data")
+# Matrices of a layer, where they are in its parameters.
+PROJECTIONS = ("query", "key", "value", "out", "mlp/gate", "mlp/up", "mlp/down")
+# Types of numbers that parameters are kept in and activations computed in.
+DTYPES = ("float32", "bfloat16")
+
+
+@dataclasses.dataclass(frozen=True)
+class LoraConfig:
+    """Low-rank adapters of a stack: see `models.lora`.
+
+    Attributes:
+        rank: columns of A, rows of B.
+        alpha: what A B is multiplied by, in units of 1/rank.
+        targets: names of the `PROJECTIONS` that are adapted, without the parts they lie in.
+    """
+
+    rank: int
+    alpha: float
+    targets: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +45,7 @@ class TransformerConfig:
         query_chunk: queries per attention block; bounds the score matrix to `query_chunk` rows.
         remat: recompute each layer in the backward pass instead of storing it.
         unroll: layers per iteration of the scan; more compile longer and run without loop overhead.
+        lora: adapters beside the projections; None computes with the weights alone, adapted or not.
     """
 
     width: int
@@ -41,6 +61,7 @@ class TransformerConfig:
     query_chunk: int = 256
     remat: bool = False
     unroll: int = 1
+    lora: LoraConfig | None = None
 
     def __post_init__(self):
         if self.heads % self.kv_heads:
@@ -86,6 +107,9 @@ class VLMConfig:
             its image (BAGEL).
         image_positions: "sequential" gives every visual token a rotary position of its own; "shared" gives an image
             one, like a word (BAGEL).
+        param_dtype: what parameters are kept in; adapters, whose steps are small, always in "float32".
+        compute_dtype: what activations are, and parameters become where they meet them. Norms, softmax, rotations,
+            the head and the ends of a flow compute in float32 either way.
     """
 
     vocab_size: int
@@ -93,10 +117,14 @@ class VLMConfig:
     vision: VisionConfig
     image_attention: str = "causal"
     image_positions: str = "sequential"
+    param_dtype: str = "float32"
+    compute_dtype: str = "float32"
 
     def __post_init__(self):
         _check("image_attention", self.image_attention, ("causal", "bidirectional"))
         _check("image_positions", self.image_positions, ("sequential", "shared"))
+        _check("param_dtype", self.param_dtype, DTYPES)
+        _check("compute_dtype", self.compute_dtype, DTYPES)
 
 
 @dataclasses.dataclass(frozen=True)

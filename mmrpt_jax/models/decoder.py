@@ -114,15 +114,16 @@ class Block(nn.Module):
         weights = next((c.query_weights for c in contexts if c.query_weights is not None), None)
         seen = attend(queries, tokens.order, blocks, query_weights=weights, query_chunk=cfg.query_chunk)
         flat = seen.values.reshape(*x.shape[:-1], cfg.heads * cfg.head_dim)
-        x = x + Linear(cfg.width, ("heads", "embed"), name="out")(flat)
-        x = x + GatedMLP(cfg.width, cfg.mlp, name="mlp")(RMSNorm(cfg.norm_eps, name="mlp_norm")(x))
+        x = x + Linear(cfg.width, ("heads", "embed"), lora=cfg.lora, name="out")(flat)
+        x = x + GatedMLP(cfg.width, cfg.mlp, cfg.lora, name="mlp")(RMSNorm(cfg.norm_eps, name="mlp_norm")(x))
         return x, LayerOutput(keys, values, seen.mass, seen.received)
 
     def _project(self, x, positions):
         cfg = self.config
 
         def heads_of(name, count, axis):
-            flat = Linear(count * cfg.head_dim, ("embed", axis), use_bias=cfg.qkv_bias, name=name)(x)
+            options = {"use_bias": cfg.qkv_bias, "lora": cfg.lora}
+            flat = Linear(count * cfg.head_dim, ("embed", axis), name=name, **options)(x)
             return flat.reshape(*x.shape[:-1], count, cfg.head_dim)
 
         queries = heads_of("query", cfg.heads, "heads")

@@ -7,7 +7,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from mmrpt_jax.models.config import LoraConfig
+
 _KERNEL = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
+# Uniform within ±1/√D, as the authors' code and PEFT have it.
+_LORA_A = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 class RMSNorm(nn.Module):
@@ -26,12 +30,13 @@ class RMSNorm(nn.Module):
 
 
 class Linear(nn.Module):
-    """x @ kernel (+ bias), the kernel's axes named for the sharding rules."""
+    """x @ kernel (+ bias), the kernel's axes named for the sharding rules; with an adapter if `lora` names it."""
 
     features: int
     axes: Sequence[str]
     use_bias: bool = False
     kernel_init: nn.initializers.Initializer = _KERNEL
+    lora: LoraConfig | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "*E D"]) -> Float[Array, "*E F"]:
@@ -42,7 +47,18 @@ class Linear(nn.Module):
         if self.use_bias:
             zeros = nn.with_logical_partitioning(nn.initializers.zeros, (self.axes[-1],))
             y = y + self.param("bias", zeros, (self.features,)).astype(x.dtype)
+        if self.lora is not None and self.name in self.lora.targets:
+            y = y + self._adapt(x, self.lora)
         return y
+
+    def _adapt(self, x, lora: LoraConfig):
+        """(alpha / rank) · (x A) B (Hu et al., 2021); B begins as zeros, and with it what is added."""
+        inward, outward = self.axes
+        a = nn.with_logical_partitioning(_LORA_A, (inward, "rank"))
+        b = nn.with_logical_partitioning(nn.initializers.zeros, ("rank", outward))
+        low = x @ self.param("lora_a", a, (x.shape[-1], lora.rank)).astype(x.dtype)
+        high = low @ self.param("lora_b", b, (lora.rank, self.features)).astype(x.dtype)
+        return high * (lora.alpha / lora.rank)
 
 
 class GatedMLP(nn.Module):
@@ -50,13 +66,14 @@ class GatedMLP(nn.Module):
 
     width: int
     mlp: int
+    lora: LoraConfig | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "*E D"]) -> Float[Array, "*E D"]:
         """Widens to `mlp` features and comes back to `width`."""
-        gate = Linear(self.mlp, ("embed", "mlp"), name="gate")(x)
-        up = Linear(self.mlp, ("embed", "mlp"), name="up")(x)
-        return Linear(self.width, ("mlp", "embed"), name="down")(nn.silu(gate) * up)
+        gate = Linear(self.mlp, ("embed", "mlp"), lora=self.lora, name="gate")(x)
+        up = Linear(self.mlp, ("embed", "mlp"), lora=self.lora, name="up")(x)
+        return Linear(self.width, ("mlp", "embed"), lora=self.lora, name="down")(nn.silu(gate) * up)
 
 
 def rotate(

@@ -22,6 +22,7 @@ class VisionTower(nn.Module):
 
     config: VisionConfig
     output_width: int
+    dtype: str = "float32"
 
     @nn.compact
     def __call__(self, images: UInt8[Array, "B h w 3"]) -> Float[Array, "B I D"]:
@@ -30,7 +31,7 @@ class VisionTower(nn.Module):
         width = cfg.transformer.width
         # Bytes travel to the device; they become numbers in [-1, 1] there.
         pixels = images.astype(jnp.float32) / 127.5 - 1.0
-        patches = patchify(pixels, cfg.patch_size)
+        patches = patchify(pixels, cfg.patch_size).astype(self.dtype)
         x = Linear(width, ("patch", "embed"), use_bias=True, name="patch_embedding")(patches)
         positions = self.param(
             "positions",

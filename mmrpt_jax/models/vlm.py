@@ -67,7 +67,7 @@ class VLM(nn.Module):
         normal = nn.initializers.normal(cfg.decoder.width**-0.5)
         partitioned = nn.with_logical_partitioning(normal, ("vocab", "embed"))
         self.embedding = self.param("embedding", partitioned, (cfg.vocab_size, cfg.decoder.width))
-        self.vision = VisionTower(cfg.vision, cfg.decoder.width)
+        self.vision = VisionTower(cfg.vision, cfg.decoder.width, cfg.compute_dtype)
         self.decoder = Stack(cfg.decoder)
 
     def __call__(self, images, prompt, branches):
@@ -75,8 +75,9 @@ class VLM(nn.Module):
         return self.extend(self.encode_prompt(images, prompt), branches)
 
     def embed(self, ids: Int[Array, "*E"]) -> Float[Array, "*E D"]:
-        """Token embeddings, scaled to unit variance."""
-        return self.embedding[ids] * self.config.decoder.width**0.5
+        """Token embeddings, scaled to unit variance; what follows computes in their type."""
+        scaled = self.embedding[ids] * self.config.decoder.width**0.5
+        return scaled.astype(self.config.compute_dtype)
 
     def encode_prompt(self, images: UInt8[Array, "B C h w 3"] | None, prompt: PromptTokens) -> PromptState:
         """Encodes the images and runs the prompt; the group axis does not exist here.

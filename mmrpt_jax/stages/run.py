@@ -24,7 +24,14 @@ from mmrpt_jax.data.records import RandomAccess, open_records
 from mmrpt_jax.data.scene_source import SceneSource
 from mmrpt_jax.data.tokenizer import MASK, Tokenizer, load_tokenizer, train_tokenizer
 from mmrpt_jax.evaluation.evaluator import Evaluator
-from mmrpt_jax.models import PromptTokens, TransformerConfig, VisionConfig, VLMConfig, abstract_parameters
+from mmrpt_jax.models import (
+    PromptTokens,
+    TransformerConfig,
+    VisionConfig,
+    VLMConfig,
+    abstract_parameters,
+    initialise,
+)
 from mmrpt_jax.models.autoencoder import Autoencoder, PatchAutoencoder
 from mmrpt_jax.models.config import LatentConfig, UnifiedConfig
 from mmrpt_jax.models.linear_autoencoder import (
@@ -32,8 +39,11 @@ from mmrpt_jax.models.linear_autoencoder import (
     load_linear_autoencoder,
     save_linear_autoencoder,
 )
+from mmrpt_jax.models.lora import adapter_only, without_adapters
+from mmrpt_jax.models.paths import overlay
 from mmrpt_jax.models.sharding import batch_sharding
 from mmrpt_jax.models.weights import load_weights
+from mmrpt_jax.stages.trained import what_trains, with_training
 from mmrpt_jax.training.metrics import MetricWriter
 
 # Orders in which a run reads data.
@@ -138,9 +148,26 @@ class Run:
             place=self.place,
         )
 
+    @property
+    def trains(self) -> Callable[[str], bool] | None:
+        """Path -> whether a parameter trains; None if all do."""
+        return what_trains(self.config)
+
     def weights(self, path: Path) -> Any:
-        """Parameters from a file, placed on the mesh."""
+        """Parameters from a file of this run, placed on the mesh."""
         return load_weights(path, abstract_parameters(self.model, self.mesh))
+
+    def base_weights(self, path: Path, model: VLMConfig | UnifiedConfig | None = None) -> Any:
+        """Weights that come from elsewhere, without adapters, placed on the mesh; of `model`, by default the run's."""
+        plain = without_adapters(abstract_parameters(model or self.model, self.mesh))
+        return load_weights(path, plain)
+
+    def with_adapters(self, params: Any) -> Any:
+        """Plain weights with fresh adapters beside them, which add nothing yet; `params` where there are to be none."""
+        if not self.config.train.lora.rank:
+            return params
+        adapters = initialise(self.model, self.key("adapters"), self.mesh, part=adapter_only)
+        return overlay(params, adapters)
 
     def place(self, batch: Any) -> Any:
         """Puts arrays on the mesh, split over their leading (prompt) axis."""
@@ -188,11 +215,12 @@ def model_config(config: ConfigDict, vocab_size: int) -> VLMConfig:
     """The model that a config describes."""
     vision = config.model.vision.to_dict()
     transformer = TransformerConfig(rope_theta=0.0, **vision.pop("transformer"))
-    return VLMConfig(
+    model = VLMConfig(
         vocab_size=vocab_size,
         decoder=TransformerConfig(**config.model.decoder.to_dict()),
         vision=VisionConfig(transformer=transformer, **vision),
     )
+    return with_training(model, config)
 
 
 def unified_config(config: ConfigDict, vocab_size: int) -> UnifiedConfig:

@@ -22,6 +22,8 @@ from mmrpt_jax.stages.checks import (
 from mmrpt_jax.stages.lvrpo.align import image_sampler
 from mmrpt_jax.stages.lvrpo.arms import ARMS
 from mmrpt_jax.stages.lvrpo.rewards import EXTERNAL, open_encoder
+from mmrpt_jax.stages.run import unified_config
+from mmrpt_jax.stages.trained import check_training
 from mmrpt_jax.training.image_policy import IMAGE_LOSSES
 
 STAGES = ("pretrain", "align", "evaluate")
@@ -71,6 +73,7 @@ def check_config(config: ConfigDict) -> None:
             raise ConfigError(f"config.{field} is empty, so there is nothing to evaluate")
     check_files(config)
     _check_latents(config)
+    check_training(config, unified_config)
     _check_sampler(config)
     _check_rewards(config)
     for section in ("understanding", "generation"):

@@ -14,6 +14,8 @@ from mmrpt_jax.stages.advantages import COMBINE, SCALES
 from mmrpt_jax.stages.checks import ConfigError, check_batches, check_files, check_groups, one_of
 from mmrpt_jax.stages.mmrpt.arms import ARMS
 from mmrpt_jax.stages.mmrpt.rewards import MADE_HERE
+from mmrpt_jax.stages.run import model_config
+from mmrpt_jax.stages.trained import check_training
 from mmrpt_jax.training.scoring import KINDS
 
 STAGES = ("caption", "score", "mask", "rl", "evaluate")
@@ -31,6 +33,7 @@ def check_config(config: ConfigDict) -> None:
             one_of(field, value, known)
     _check_data(config)
     check_files(config)
+    check_training(config, model_config)
     _check_masks(config)
     _check_rewards(config)
     check_groups(config, "rl")
