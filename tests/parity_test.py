@@ -103,8 +103,7 @@ def translate(tensors, embedding_scale):
     return tree
 
 
-@pytest.fixture(scope="module")
-def batch():
+def make_batch():
     """Two prompts of six and four tokens, three branches each, everything of another length."""
     rng = np.random.default_rng(0)
     prompt_valid = np.arange(6) < np.array([[6], [4]])
@@ -115,8 +114,8 @@ def batch():
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_decoder_equals_transformers(family, batch):
-    prompt, branches = batch
+def test_decoder_equals_transformers(family):
+    prompt, branches = make_batch()
     model, config = theirs(family), ours(family)
     valid = branches.valid
     weights = np.where(valid, np.random.default_rng(1).normal(size=valid.shape), 0.0).astype(np.float32)
