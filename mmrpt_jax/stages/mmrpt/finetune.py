@@ -68,7 +68,8 @@ def finetune(run: Run, params: Any, name: str, directory: Path, *, blind: bool =
     cfg = run.config.finetune
     optimizer = make_optimizer(learning_rate=cfg.learning_rate, steps=cfg.steps)
     return train(
-        new_state(params, optimizer, run.trains),
+        # Kept: the same parameters are tuned a second time, blind.
+        new_state(params, optimizer, run.trains, keep=True),
         compile_step(make_supervised_step(run.vlm, optimizer)),
         _question_batches(run, blind),
         steps=cfg.steps,
