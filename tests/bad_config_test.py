@@ -18,6 +18,8 @@ from mmrpt_jax.stages.mmrpt.validate import check_config
 from mmrpt_jax.stages.run import model_config, unified_config
 from tests.miniature import miniature_config, miniature_lvrpo_config
 
+LORA = {"rank": 4, "alpha": 16.0, "targets": ("decoder",)}
+
 
 @pytest.fixture
 def config():
@@ -102,6 +104,25 @@ def test_a_good_config_passes(config, tmp_path):
             {"model.vision.image_height": 32},
             "config.model.vision.image_height is 32: scenes are 64 x 64 pixels",
         ),
+        (
+            {"train.param_dtype": "float16"},
+            "config.train.param_dtype: 'float16' is unknown, did you mean 'bfloat16'?",
+        ),
+        ({"train.compute_dtype": "fp32"}, "config.train.compute_dtype: 'fp32' is unknown"),
+        (
+            {"train.frozen": ("vison",)},
+            "config.train.frozen: 'vison' matches nothing, did you mean 'vision'?",
+        ),
+        ({"train.frozen": ("(vision",)}, "config.train.frozen: '(vision' is no regular expression"),
+        ({"train.frozen": (".*",)}, "config.train.frozen=('.*',) leaves nothing to train"),
+        ({"train.lora.rank": -1}, "config.train.lora.rank is -1: it must be at least 0"),
+        ({"train.lora": LORA | {"alpha": 0.0}}, "config.train.lora.alpha is 0.0: it must be above 0"),
+        ({"train.lora": LORA | {"targets": ()}}, "config.train.lora.targets is empty"),
+        (
+            {"train.lora": LORA | {"targets": ("decoder/query",)}},
+            "config.train.lora.targets: 'decoder/query' matches nothing, did you mean 'decoder/layers/query'?",
+        ),
+        ({"train.lora": LORA}, "config.train.lora.rank=4 adapts weights that are given"),
     ],
 )
 def test_what_cannot_run_is_told_in_one_sentence(config, changes, message):

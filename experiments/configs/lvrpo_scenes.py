@@ -38,6 +38,7 @@ def get_config() -> ConfigDict:
     )
     config.tokenizer = mmrpt.tokenizer
     config.model = mmrpt.model
+    config.train = mmrpt.train
     config.latent = ConfigDict(_latent())
     config.wording = mmrpt.wording
     config.data = ConfigDict(_data())

@@ -36,6 +36,7 @@ def get_config() -> ConfigDict:
     config.wording = ConfigDict(dataclasses.asdict(Wording()))
     config.data = ConfigDict(_data())
     config.model = ConfigDict(_model())
+    config.train = ConfigDict(_train())
     config.caption = ConfigDict(_caption())
     config.score = ConfigDict(_score())
     config.mask = ConfigDict(_mask())
@@ -91,6 +92,17 @@ def _model() -> dict[str, Any]:
                 "unroll": 3,
             },
         },
+    }
+
+
+def _train() -> dict[str, Any]:
+    """What trains, and in which numbers, in every stage; patterns are regular expressions over parameter paths."""
+    return {
+        "frozen": (),  # such as "vision" or "decoder/layers/.*norm"
+        "param_dtype": "float32",  # what weights are kept in: "bfloat16" halves them, and drops their small steps
+        "compute_dtype": "float32",  # "bfloat16" is fast on accelerators
+        # Of rank 0 there are no adapters; otherwise they alone train.
+        "lora": {"rank": 0, "alpha": 16.0, "targets": ("decoder/layers/(query|value)",)},
     }
 
 

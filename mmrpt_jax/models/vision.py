@@ -65,6 +65,7 @@ class VisionTower(nn.Module):
 
     config: VisionConfig
     output_width: int
+    dtype: str = "float32"
 
     def setup(self):
         """Declares the tower; the connector's parameters stand beside its own."""
@@ -116,7 +117,7 @@ class VisionTower(nn.Module):
     def encode(self, patches: ImagePatches) -> VisualTokens:
         """Runs the tower on patches."""
         cfg, merge = self.config, self.config.connector.merge
-        x = self.patch_embedding(self._normalise(patches.pixels))
+        x = self.patch_embedding(self._normalise(patches.pixels).astype(self.dtype))
         if cfg.positions != "none":
             x = x + learned_positions(self.positions, cfg.grid, patches, cfg.positions).astype(x.dtype)
         # All patches share one order: attention inside an image is bidirectional.

@@ -2,8 +2,6 @@
 
 import dataclasses
 import functools
-import json
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -26,7 +24,7 @@ from mmrpt_jax.data.records import RandomAccess, Record, open_records
 from mmrpt_jax.data.scene_source import SceneSource
 from mmrpt_jax.data.tokenizer import EOS, MASK, Tokenizer, load_tokenizer, train_tokenizer
 from mmrpt_jax.evaluation.evaluator import Evaluator
-from mmrpt_jax.models import TransformerConfig, VisionConfig, VLMConfig, abstract_parameters
+from mmrpt_jax.models import TransformerConfig, VisionConfig, VLMConfig, abstract_parameters, initialise
 from mmrpt_jax.models.autoencoder import Autoencoder, PatchAutoencoder
 from mmrpt_jax.models.config import LatentConfig, UnifiedConfig
 from mmrpt_jax.models.linear_autoencoder import (
@@ -34,8 +32,11 @@ from mmrpt_jax.models.linear_autoencoder import (
     load_linear_autoencoder,
     save_linear_autoencoder,
 )
+from mmrpt_jax.models.lora import adapter_only, without_adapters
+from mmrpt_jax.models.paths import overlay
 from mmrpt_jax.models.sharding import batch_sharding
 from mmrpt_jax.models.weights import load_weights
+from mmrpt_jax.stages.trained import what_trains, with_training
 from mmrpt_jax.training.metrics import MetricWriter
 
 # Orders in which a run reads data.
@@ -140,9 +141,26 @@ class Run:
             place=self.place,
         )
 
+    @property
+    def trains(self) -> Callable[[str], bool] | None:
+        """Path -> whether a parameter trains; None if all do."""
+        return what_trains(self.config)
+
     def weights(self, path: Path) -> Any:
-        """Parameters from a file, placed on the mesh."""
+        """Parameters from a file of this run, placed on the mesh."""
         return load_weights(path, abstract_parameters(self.model, self.mesh))
+
+    def base_weights(self, path: Path, model: VLMConfig | UnifiedConfig | None = None) -> Any:
+        """Weights that come from elsewhere, without adapters, placed on the mesh; of `model`, by default the run's."""
+        plain = without_adapters(abstract_parameters(model or self.model, self.mesh))
+        return load_weights(path, plain)
+
+    def with_adapters(self, params: Any) -> Any:
+        """Plain weights with fresh adapters beside them, which add nothing yet; `params` where there are to be none."""
+        if not self.config.train.lora.rank:
+            return params
+        adapters = initialise(self.model, self.key("adapters"), self.mesh, part=adapter_only)
+        return overlay(params, adapters)
 
     def place(self, batch: Any) -> Any:
         """Puts arrays on the mesh, split over their leading (prompt) axis."""
@@ -190,11 +208,12 @@ def model_config(config: ConfigDict, vocab_size: int) -> VLMConfig:
     """The model that a config describes."""
     vision = config.model.vision.to_dict()
     transformer = TransformerConfig(rope=None, **vision.pop("transformer"))
-    return VLMConfig(
+    model = VLMConfig(
         vocab_size=vocab_size,
         decoder=TransformerConfig(**config.model.decoder.to_dict()),
         vision=VisionConfig(transformer=transformer, **vision),
     )
+    return with_training(model, config)
 
 
 def unified_config(config: ConfigDict, vocab_size: int) -> UnifiedConfig:
@@ -287,38 +306,6 @@ def side_by_side(
             yield {name: next(batch) for name, batch in opened.items()}
 
     return open_at
-
-
-def is_complete(directory: Path) -> bool:
-    """Whether a stage has finished in `directory`."""
-    return (directory / "complete.json").exists()
-
-
-def mark_complete(directory: Path, summary: dict[str, Any]) -> None:
-    """Records that a stage has finished, with what it found."""
-    directory.mkdir(parents=True, exist_ok=True)
-    write_whole(directory / "complete.json", json.dumps(summary, indent=2, default=_jsonable))
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a text file that is whole or not there, whenever the process is stopped."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text)
-    partial.replace(path)
-
-
-def clear(directory: Path) -> None:
-    """Removes what a stage left in `directory` that was stopped before it was complete."""
-    shutil.rmtree(directory, ignore_errors=True)
-
-
-def read_summary(directory: Path) -> dict[str, Any]:
-    """What a finished stage found."""
-    return json.loads((directory / "complete.json").read_text())
-
-
-def _jsonable(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value.tolist()
 
 
 def _hash(name: str) -> int:

@@ -10,6 +10,7 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from mmrpt_jax.models import abstract_parameters
+from mmrpt_jax.models.lora import adapter_only, without_adapters
 from mmrpt_jax.models.vlm_test import random_parameters
 from mmrpt_jax.rewards import REWARDS
 from mmrpt_jax.stages.lvrpo import align as module
@@ -234,6 +235,25 @@ def test_nft_remembers_who_drew_where_it_updates_twice(aligned):
     once = aligned("generation", algorithm="nft")
     assert once.learned[0]["generation"].behaviour_velocity is None
     assert once.metrics[1]["generation/velocity_change"] == 0.0
+
+
+def test_adapters_learn_over_a_base_that_policy_and_reference_share(tmp_path):
+    config = tiny_config()
+    config.train.lora = {"rank": 2, "alpha": 4.0, "targets": ("decoder/layers/(query|mlp)",)}
+    run = make_run(tmp_path, config=config, writer=Written(), mesh=one_device())
+    places = jax.tree.map(lambda x: x.sharding, abstract_parameters(run.model, run.mesh))
+    reference = jax.device_put(random_parameters(run.model), places)
+    arm = dataclasses.replace(ARMS["lvrpo"], tasks=("generation",))
+    params = align(run, reference, arm, steps=1, name="lvrpo", directory=tmp_path)
+    # One copy of the base, and two of the adapters.
+    assert_same_arrays(without_adapters(params), without_adapters(reference))
+    for stack in ("decoder", "generation"):
+        assert differ(adapter_only(params)[stack], adapter_only(reference)[stack])
+
+
+def assert_same_arrays(found, expected):
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    assert all(a is b for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True))
 
 
 def test_the_sampler_is_the_configs():

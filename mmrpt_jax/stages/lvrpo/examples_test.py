@@ -27,6 +27,10 @@ from mmrpt_jax.stages.run import Run, fixed_processor, unified_config
 SCENES = 48
 
 
+# Everything trains, in float32.
+PLAIN = {"frozen": (), "param_dtype": "float32", "compute_dtype": "float32", "lora": {"rank": 0}}
+
+
 def tiny_config() -> ConfigDict:
     """The sections that training reads, for one layer of width 16 that draws four tokens of 32 x 32 pixels."""
     sizes = {"width": 16, "layers": 1, "heads": 2, "kv_heads": 2, "head_dim": 8, "mlp": 16}
@@ -42,6 +46,7 @@ def tiny_config() -> ConfigDict:
             "save_every": 100,
             "init": {"weights": "", "understanding": "", "autoencoder": ""},
             "model": {"decoder": sizes, "vision": vision},
+            "train": PLAIN,
             "latent": {
                 "experts": "mot",
                 "autoencoder": "patch",

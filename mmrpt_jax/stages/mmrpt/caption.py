@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from mmrpt_jax.data.examples import HideRandomSpan
@@ -11,9 +10,10 @@ from mmrpt_jax.data.prompts import completion, encode_branches
 from mmrpt_jax.models import initialise
 from mmrpt_jax.models.weights import save_weights
 from mmrpt_jax.stages.captions import caption_batches
-from mmrpt_jax.stages.run import Run, batches, is_complete, mark_complete
+from mmrpt_jax.stages.completion import is_complete, mark_complete
+from mmrpt_jax.stages.run import Run, batches
 from mmrpt_jax.training.loop import train
-from mmrpt_jax.training.state import make_optimizer, new_state
+from mmrpt_jax.training.state import compile_step, make_optimizer, new_state
 from mmrpt_jax.training.supervised import SupervisedBatch, make_supervised_step
 
 
@@ -23,7 +23,7 @@ def run_caption(run: Run) -> None:
     if is_complete(directory):
         return
     if run.config.init.weights:
-        params = run.weights(run.config.init.weights)
+        params = run.with_adapters(run.base_weights(run.config.init.weights))
     else:
         params = initialise(run.model, run.key("init"), run.mesh)
     if cfg.steps:
@@ -42,8 +42,8 @@ def caption(run: Run, params, *, steps: int, stage: str, directory: Path, suffix
         learning_rate=cfg.learning_rate, steps=steps, warmup=cfg.warmup, weight_decay=0.01
     )
     state = train(
-        new_state(params, optimizer),
-        jax.jit(make_supervised_step(run.vlm, optimizer, micro_batches=cfg.micro_batches), donate_argnums=0),
+        new_state(params, optimizer, run.trains),
+        compile_step(make_supervised_step(run.vlm, optimizer, micro_batches=cfg.micro_batches)),
         pretraining_batches(run, suffix),
         steps=steps,
         stage=stage,

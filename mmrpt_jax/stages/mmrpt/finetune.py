@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from mmrpt_jax.data.escape import escape_placeholders
@@ -14,7 +13,7 @@ from mmrpt_jax.data.question_source import QuestionSource
 from mmrpt_jax.data.records import MappedSource, RandomAccess, Record, open_records
 from mmrpt_jax.stages.run import Run, batches
 from mmrpt_jax.training.loop import train
-from mmrpt_jax.training.state import make_optimizer, new_state
+from mmrpt_jax.training.state import compile_step, make_optimizer, new_state
 from mmrpt_jax.training.supervised import SupervisedBatch, make_supervised_step
 
 
@@ -69,8 +68,9 @@ def finetune(run: Run, params: Any, name: str, directory: Path, *, blind: bool =
     cfg = run.config.finetune
     optimizer = make_optimizer(learning_rate=cfg.learning_rate, steps=cfg.steps)
     return train(
-        new_state(params, optimizer),
-        jax.jit(make_supervised_step(run.vlm, optimizer), donate_argnums=0),
+        # Kept: the same parameters are tuned a second time, blind.
+        new_state(params, optimizer, run.trains, keep=True),
+        compile_step(make_supervised_step(run.vlm, optimizer)),
         _question_batches(run, blind),
         steps=cfg.steps,
         stage=f"{name}_finetune",

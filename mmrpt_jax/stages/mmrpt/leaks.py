@@ -33,10 +33,9 @@ def make_blind_reader(run: Run, params: Any) -> BlindReader:
             # The last batch is filled up with its first row, so that one program serves all.
             rows = [i if i < len(masked) else start for i in range(start, start + size)]
             prompt = run.processor.prompts([without_images(run.wording.fill_prompt(masked[i])) for i in rows])
-            branches = encode_branches(
-                run.tokenizer, [[completion("", answers[i])] for i in rows], lengths=lengths
-            )
-            spans = answer_tokens(run.tokenizer, branches)
+            texts = [[completion("", answers[i])] for i in rows]
+            branches = encode_branches(run.tokenizer, texts, lengths=lengths)
+            spans = answer_tokens(run.tokenizer, texts, branches.ids.shape[-1])
             logprobs = np.asarray(read(params, *run.place((prompt, branches, spans))))
             found.append(logprobs[: len(masked) - start])
         return np.concatenate(found) if found else np.zeros(0, np.float32)

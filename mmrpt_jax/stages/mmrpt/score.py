@@ -17,7 +17,8 @@ from mmrpt_jax.data.records import RandomAccess
 from mmrpt_jax.data.sidecar import open_sidecar, write_sidecar
 from mmrpt_jax.dependency import auc, segment_pool, sentence_spans, tokens_to_segments, word_spans
 from mmrpt_jax.models import PromptTokens
-from mmrpt_jax.stages.run import Run, clear, is_complete, mark_complete
+from mmrpt_jax.stages.completion import clear, is_complete, mark_complete
+from mmrpt_jax.stages.run import Run
 from mmrpt_jax.training.scoring import KINDS, TokenDependency, make_dependency_scorer, select_layers
 
 _AUC_RECORDS = 500

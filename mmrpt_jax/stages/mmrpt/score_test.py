@@ -9,9 +9,9 @@ from ml_collections import ConfigDict
 from mmrpt_jax.data.prompts import Wording
 from mmrpt_jax.data.scene_source import png
 from mmrpt_jax.data.sidecar import open_sidecar
+from mmrpt_jax.stages.completion import read_summary
 from mmrpt_jax.stages.mmrpt import score
 from mmrpt_jax.stages.mmrpt.score import FIELDS, run_score, score_records, sentence_auc
-from mmrpt_jax.stages.run import read_summary
 from mmrpt_jax.training.scoring import KINDS, TokenDependency
 
 TEXT = "a red circle is above the blue square. two green triangles!"
