@@ -58,7 +58,7 @@ def write_folder(folder, rows, images, split="train"):
 
 
 def run(folder, output, *flags):
-    return convert.main([f"--input={folder}", f"--output={output}", *flags])
+    return convert.main([f"--input={folder}", f"--output={output}", "--workers=1", *flags])
 
 
 def rejects(output):
