@@ -99,7 +99,8 @@ def make_adapter(options: argparse.Namespace) -> Adapter | None:
         return None
     if not fields.keys() & {"caption_field", "question_field"}:
         raise UsageError(
-            f"--{next(iter(fields))} says nothing about texts; add --caption_field, or --question_field and --answer_field"
+            f"--{next(iter(fields))} says nothing about texts; "
+            "add --caption_field, or --question_field and --answer_field"
         )
     return FieldAdapter(**fields)
 
@@ -109,10 +110,11 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(message)
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser(module: str, description: str | None) -> argparse.ArgumentParser:
+    """Returns the parser of the flags that make a job; it raises UsageError."""
     parser = _Parser(
-        prog="python -m data_prep.convert",
-        description=__doc__,
+        prog=f"python -m {module}",
+        description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -166,7 +168,7 @@ def _positive(text: str) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code: 0, or 2 with one sentence on stderr."""
     try:
-        options = _parser().parse_args(arguments)
+        options = make_parser("data_prep.convert", __doc__).parse_args(arguments)
         summary = convert(make_job(options), workers=options.workers)
     except (UsageError, OSError) as error:
         print(f"convert: {error}", file=sys.stderr)

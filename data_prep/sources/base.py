@@ -57,7 +57,9 @@ class Item:
 class OnReject(Protocol):
     """Is told what is wrong with a file as a whole."""
 
-    def __call__(self, reject: Reject, file: Path) -> None: ...
+    def __call__(self, reject: Reject, file: Path) -> None:
+        """Lists `reject` of `file`."""
+        ...
 
 
 class Source(Protocol):

@@ -61,6 +61,9 @@ class TfdsSet:
     @functools.cached_property
     def _builder(self) -> tfds.core.DatasetBuilder:
         try:
-            return open_prepared(self.name)
-        except (FileNotFoundError, tfds.core.DatasetNotFoundError) as error:
+            builder = open_prepared(self.name)
+        except (FileNotFoundError, ImportError, tfds.core.DatasetNotFoundError) as error:
             raise UsageError(f"{self.name} is no TFDS dataset ({str(error).splitlines()[0]})") from error
+        if not Path(builder.data_dir).is_dir():
+            raise UsageError(f"{self.name} is not prepared: there is no {builder.data_dir}")
+        return builder

@@ -65,7 +65,9 @@ def read_manifest(directory: PathLike) -> tuple[str, dict[str, FileEntry]] | Non
         return None
     try:
         content = json.loads(path.read_bytes())
-        files = {str(name): FileEntry(**entry) for name, entry in content["files"].items()}
+        files = {name: FileEntry(**entry) for name, entry in content["files"].items()}
+        if any(Path(name).name != name for name in files):
+            raise ValueError("a file lies elsewhere")
         return str(content["job"]), files
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise DamagedDatasetError(f"{path} is no manifest; convert the data again ({error})") from error

@@ -45,7 +45,9 @@ class ShardWriter:
 
     def add(self, example: Mapping[str, Any]) -> None:
         """Appends an example."""
-        self.add_serialized(self._serializer.serialize_example(self._features.encode_example(example)))
+        message = self._serializer.get_tf_example(self._features.encode_example(example))
+        # The fields of an example are a map, which otherwise has another order in every process.
+        self.add_serialized(message.SerializeToString(deterministic=True))
 
     def add_serialized(self, data: bytes) -> None:
         """Appends an example as `read_shard` yields it."""

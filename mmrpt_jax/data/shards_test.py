@@ -36,5 +36,5 @@ def test_a_copy_of_serialised_examples_is_the_same_file(tmp_path):
 
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path):
-    with pytest.raises(OSError, match="cannot write .*nowhere/shard"):
+    with pytest.raises(OSError, match=r"cannot write .*nowhere/shard"):
         write_shard(tmp_path / "nowhere" / "shard", range(3))
