@@ -11,20 +11,18 @@ def bounded_lines(
 ) -> Iterator[tuple[int, bytes | None]]:
     """Yields (offset, line) from where `file` stands up to the offset `stop`.
 
-    A line of more than `limit` bytes is None; its bytes are passed over in pieces.
+    A line of more than `limit` bytes before its end is None; its bytes are passed over in pieces.
     """
     offset = file.tell()
-    while (stop is None or offset < stop) and (line := file.readline(limit)):
+    while (stop is None or offset < stop) and (line := file.readline(limit + 1)):
         start, offset = offset, offset + len(line)
-        if len(line) < limit or line.endswith(b"\n"):
+        if len(line) <= limit or line.endswith(b"\n"):
             yield start, line
             continue
-        rest = file.readline(limit)
-        whole = not rest
-        while rest:
-            offset += len(rest)
-            rest = b"" if rest.endswith(b"\n") else file.readline(limit)
-        yield start, line if whole else None
+        while line and not line.endswith(b"\n"):
+            line = file.readline(limit)
+            offset += len(line)
+        yield start, None
 
 
 def line_ranges(file: BinaryIO, lines: int, *, limit: int = MAX_LINE_BYTES) -> Iterator[tuple[int, int, int]]:
