@@ -2,10 +2,13 @@
 
     python -m data_prep.throughput --records 2000 20000 --workers=2
 
-Records per second, megabytes of input per second, and the largest resident memory of any of its processes.
+Records per second, megabytes of input per second, seconds of CPU of all processes (which do not depend on what else
+the machine does), and the largest resident memory of any process. Starting up takes a few seconds of each run.
 """
 
 import argparse
+import collections
+import contextlib
 import io
 import json
 import subprocess
@@ -43,27 +46,29 @@ def make_set(folder: Path, records: int, side: int) -> int:
     return sum(path.stat().st_size for path in folder.iterdir())
 
 
-def measure(folder: Path, output: Path, workers: int) -> tuple[float, int]:
-    """Converts `folder` in processes of their own; returns (seconds, bytes of the largest process)."""
+def measure(folder: Path, output: Path, workers: int) -> tuple[float, float, int]:
+    """Converts `folder` in processes of their own; returns (seconds, seconds of CPU, bytes of the largest process)."""
     flags = [f"--input={folder}", f"--output={output}", "--caption_field=text", f"--workers={workers}"]
-    start, largest = time.monotonic(), 0
+    start, busy, largest = time.monotonic(), collections.Counter[int](), 0
     with subprocess.Popen(
         [sys.executable, "-m", "data_prep.convert", *flags], stdout=subprocess.DEVNULL
     ) as process:
         watched = psutil.Process(process.pid)
         while process.poll() is None:
-            largest = max(largest, _largest(watched))
+            for each in _family(watched):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    largest = max(largest, each.memory_info().rss)
+                    busy[each.pid] = sum(each.cpu_times()[:2])
             time.sleep(0.02)
     if process.returncode:
         raise SystemExit(process.returncode)
-    return time.monotonic() - start, largest
+    return time.monotonic() - start, sum(busy.values()), largest
 
 
-def _largest(process: psutil.Process) -> int:
-    try:
-        return max(each.memory_info().rss for each in [process, *process.children(recursive=True)])
-    except psutil.NoSuchProcess:
-        return 0
+def _family(process: psutil.Process) -> list[psutil.Process]:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return [process, *process.children(recursive=True)]
+    return []
 
 
 def _jpeg(coarse: np.ndarray, side: int) -> bytes:
@@ -87,10 +92,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             source = Path(folder, "source")
             source.mkdir()
             size = make_set(source, records, options.side) / 1e6
-            seconds, memory = measure(source, Path(folder, "output"), options.workers)
+            seconds, busy, memory = measure(source, Path(folder, "output"), options.workers)
         print(
             f"{records:9} {size:8.1f} {seconds:8.1f} {records / seconds:10.0f} {size / seconds:7.1f}"
-            f" {memory / 1e6:20.0f}"
+            f" {busy:7.1f} {memory / 1e6:20.0f}"
         )
 
 

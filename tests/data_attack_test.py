@@ -21,7 +21,7 @@ from data_prep.tars import tar_members
 from mmrpt_jax.data.images import decode_image, resize_image
 from mmrpt_jax.data.records import open_records
 from mmrpt_jax.data.tokenizer import train_tokenizer
-from tests.data_prep_test import bomb, encode, rejects, run, write_folder
+from tests.data_folders import bomb, encode, rejects, run, write_folder
 
 MEGABYTE = 2**20
 

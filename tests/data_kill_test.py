@@ -15,17 +15,8 @@ import pytest
 from data_prep import task_files
 from mmrpt_jax.data.manifest import read_manifest
 from mmrpt_jax.data.records import open_records
-from tests.data_prep_test import encode, rejects, run, write_folder
+from tests.data_folders import FLAGS, ROWS, disturbed_folder, rejects, run
 
-FLAGS = (
-    "--name=x",
-    "--caption_field=caption",
-    "--group_field=scene",
-    "--rows_per_shard=5",
-    "--split_fraction",
-    "dev=0.3",
-)
-ROWS = 24
 # Children start from a process that has imported everything and has no threads.
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["tests.data_kill_test"])
@@ -33,17 +24,7 @@ SERVER.set_forkserver_preload(["tests.data_kill_test"])
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two splits; some ids come again, far behind and in the other file, and some rows are no good."""
-    rows = [{"image": f"{i}.png", "caption": f"number {i}", "scene": i // 3} for i in range(ROWS)]
-    rows[21] = rows[2] | {"caption": "again"}
-    rows[22] = rows[19] | {"caption": "again"}
-    rows[10] = {"image": "nowhere.png", "caption": "x", "scene": 0}
-    images = {f"{i}.png": encode((i, 0, 0)) for i in range(ROWS)}
-    write_folder(tmp_path / "in", rows, images)
-    write_folder(
-        tmp_path / "in", [rows[5], rows[6] | {"image": "t.png"}], images | {"t.png": encode()}, split="a_test"
-    )
-    return tmp_path / "in"
+    return disturbed_folder(tmp_path / "in")
 
 
 @pytest.fixture

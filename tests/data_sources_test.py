@@ -16,7 +16,7 @@ from data_prep.errors import UsageError
 from data_prep.names import shard_split
 from data_prep.sources.detect import detect, expand
 from mmrpt_jax.data.records import open_records, write_examples
-from tests.data_prep_test import add_member, encode, rejects, run
+from tests.data_folders import add_member, encode, rejects, run
 
 PNG = [encode((i, 2, 3)) for i in range(8)]
 
