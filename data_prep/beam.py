@@ -7,10 +7,12 @@ Flags that are not the converter's own go to Beam. Input and output are folders 
 Images never travel through the pipeline: a task writes its shards where they stay, and only digests of ids are grouped.
 """
 
+import argparse
 import importlib
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -77,12 +79,21 @@ def _leave_out(grouped: tuple[int, Mapping[str, Iterable[Any]]], job: Job) -> No
             job.leave_out(number, task, sorted(places))
 
 
+def _absolute(options: argparse.Namespace) -> argparse.Namespace:
+    """Other machines work in other folders; the name of a TFDS dataset is no path."""
+    if options.format != "tfds" or Path(options.input).is_dir():
+        options.input = str(Path(options.input).absolute())
+    options.output = options.output.absolute()
+    options.images = options.images and options.images.absolute()
+    return options
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code: 0, or 2 with one sentence on stderr."""
     try:
         parser = make_parser("data_prep.beam", __doc__)
         options, flags = parser.parse_known_args(arguments)
-        summary = convert(make_job(options), flags)
+        summary = convert(make_job(_absolute(options)), flags)
     except (UsageError, OSError) as error:
         print(f"beam: {error}", file=sys.stderr)
         return 2

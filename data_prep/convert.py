@@ -68,7 +68,7 @@ def make_job(options: argparse.Namespace) -> Job:
         max_pixels=options.max_pixels,
     )
     name = identifier(options.name or Path(options.input).resolve().stem, "dataset")
-    return Job(conversion, options.output.absolute(), name, options.rows_per_shard)
+    return Job(conversion, options.output, name, options.rows_per_shard)
 
 
 def default_adapter(source: Source) -> Adapter:

@@ -24,6 +24,7 @@ import psutil
 from PIL import Image
 
 _DISTINCT_IMAGES = 32
+_SECONDS_BETWEEN_LOOKS = 0.1
 
 
 def make_set(folder: Path, records: int, side: int) -> int:
@@ -59,7 +60,7 @@ def measure(folder: Path, output: Path, workers: int) -> tuple[float, float, int
                 with contextlib.suppress(psutil.NoSuchProcess):
                     largest = max(largest, each.memory_info().rss)
                     busy[each.pid] = sum(each.cpu_times()[:2])
-            time.sleep(0.02)
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
     if process.returncode:
         raise SystemExit(process.returncode)
     return time.monotonic() - start, sum(busy.values()), largest
@@ -85,7 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--workers", type=int, default=2, help="processes (%(default)s)")
     options = parser.parse_args(arguments)
     print(
-        f"{'records':>9} {'MB':>8} {'seconds':>8} {'records/s':>10} {'MB/s':>7} {'largest process, MB':>20}"
+        f"{'records':>9} {'MB':>8} {'seconds':>8} {'records/s':>10} {'MB/s':>7} {'CPU s':>7}"
+        f" {'largest process, MB':>20}"
     )
     for records in options.records:
         with tempfile.TemporaryDirectory() as folder:

@@ -25,7 +25,9 @@ def run_all(
     """
     if min(workers, len(calls)) <= 1:
         return [function(*call) for call in _reporting(calls, len(calls), what)]
-    with ProcessPoolExecutor(workers, mp_context=_processes(), initializer=_die_with_parent) as pool:
+    with ProcessPoolExecutor(
+        workers, mp_context=_processes(), initializer=_begin, initargs=(os.getcwd(),)
+    ) as pool:
         futures = [pool.submit(function, *call) for call in calls]
         try:
             for future in _reporting(as_completed(futures), len(futures), what):
@@ -47,8 +49,9 @@ def _processes() -> context.BaseContext:
     return processes
 
 
-def _die_with_parent() -> None:
-    """A worker whose parent was killed would wait for work for ever."""
+def _begin(folder: str) -> None:
+    """Workers see relative paths as their parent does, and die with it: they would wait for work for ever."""
+    os.chdir(folder)
     parent = parent_process()
     assert parent is not None
 

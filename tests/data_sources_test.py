@@ -293,7 +293,7 @@ def test_formats_are_told_apart(tmp_path):
     assert [detect(str(tmp_path / folder)) for folder in "abde"] == ["parquet", "webdataset", "jsonl", "tfds"]
     with pytest.raises(UsageError, match="could be tsv or webdataset; say which with --format"):
         detect(str(tmp_path / "c"))
-    with pytest.raises(UsageError, match="nor one of another known format"):
+    with pytest.raises(UsageError, match="nor one of a known format"):
         detect(str(tmp_path / "f"))
     with pytest.raises(UsageError, match="is not a folder, and no file has this name"):
         detect(str(tmp_path / "nothing-{0..3}.tar"))

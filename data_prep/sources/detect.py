@@ -92,9 +92,8 @@ def _braces(pattern: str) -> list[str]:
 
 def _only(found: set[str], pattern: str) -> str:
     if not found:
-        raise UsageError(
-            f"{pattern} has no *.jsonl file, nor one of another known format ({', '.join(FORMATS)})"
-        )
+        what = "has no *.jsonl file, nor one" if Path(pattern).is_dir() else "is not"
+        raise UsageError(f"{pattern} {what} of a known format ({', '.join(FORMATS)})")
     if len(found) > 1:
         raise UsageError(f"{pattern} could be {' or '.join(sorted(found))}; say which with --format")
     return found.pop()
