@@ -54,6 +54,7 @@ def _data() -> dict[str, Any]:
         "kind": "scenes",
         "world": "biased",
         "path": "",
+        "checksums": False,
         "split": "train",
         "augment": "none",
         "records": 2000,

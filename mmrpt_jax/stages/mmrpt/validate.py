@@ -7,6 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from mmrpt_jax.data.examples import AUGMENTATIONS
+from mmrpt_jax.data.records import open_records
 from mmrpt_jax.objectives import VARIANTS
 from mmrpt_jax.rewards import REWARDS
 from mmrpt_jax.scenes import WORLDS
@@ -96,7 +97,17 @@ def _check_data(config: ConfigDict) -> None:
         raise ConfigError("config.data.path is empty: name a dataset made by `python -m data_prep.convert`")
     elif not Path(data.path).is_dir():
         raise ConfigError(f"config.data.path: there is no folder {data.path}")
+    else:
+        _check_files(data)
     one_of("data.augment", data.augment, AUGMENTATIONS)
+
+
+def _check_files(data: ConfigDict) -> None:
+    """Compares the dataset with its manifest before anything is computed."""
+    try:
+        open_records(data.path, data.split, checksums=data.checksums)
+    except (FileNotFoundError, ValueError) as error:
+        raise ConfigError(f"config.data: {error}") from error
 
 
 def _check_masks(config: ConfigDict) -> None:
