@@ -159,10 +159,10 @@ def test_pooled_patches_are_normed_and_mapped():
     params = random_parameters(dataclasses.replace(CONFIG, vision=config))["vision"]
     identity = params | {"connector_out": {"kernel": np.eye(width, WIDTH, dtype=np.float32)}}
     images = np.random.default_rng(3).integers(0, 256, (1, 1, 32, 16, 3), np.uint8)
-    patches = tokens_of(plain, identity, images).features[0].reshape(2, 2, 2, width).astype(np.float64)
+    patches = np.float64(tokens_of(plain, identity, images).features[0]).reshape(2, 2, 2, width)
     mean = patches.mean(axis=(1, 2))
     normed = mean / np.sqrt((mean**2).mean(-1, keepdims=True) + 1e-6)
-    expected = np.array(normed * (1 + params["connector_norm"]["scale"]) @ params["connector_out"]["kernel"])
+    expected = normed * (1 + params["connector_norm"]["scale"]) @ params["connector_out"]["kernel"]
     found = tokens_of(config, params, images).features[0]
     # Fixed positions: sin and cos of the column, which is 0, and of the row.
     expected[:, WIDTH // 4 : WIDTH // 2] += 1
