@@ -162,9 +162,9 @@ def test_who_only_draws_looks_at_nothing(aligned, reference):
 def test_the_best_of_each_group_is_imitated(aligned, reference):
     found = aligned("best_of", tasks=("generation",))
     (drawings,) = [learned["generation"] for learned in found.learned]
-    np.testing.assert_array_equal(
-        drawings.advantages, drawings.rewards == drawings.rewards.max(1, keepdims=True)
-    )
+    best = drawings.rewards == drawings.rewards.max(1, keepdims=True)
+    # Four of a group, one of which counts.
+    np.testing.assert_array_equal(drawings.advantages, 4.0 * best)
     assert_learned(found, reference, learns=DRAWS, rests=("vision",))
     # Flow matching's error, not a ratio.
     assert found.metrics[1]["generation/loss"] > 0 and "generation/ratio" not in found.metrics[1]
@@ -175,8 +175,8 @@ def test_the_shortest_of_answers_is_imitated_where_that_is_the_best(aligned, ref
     (answers,) = [learned["understanding"] for learned in found.learned]
     lengths = np.array([[len(text) for text in group] for group in answers_of(answers)])
     best = lengths == lengths.min(1, keepdims=True)
-    # Those that are as short share the credit.
-    np.testing.assert_allclose(answers.advantages, best / best.sum(1, keepdims=True), rtol=1e-6)
+    # Those that are as short share the credit of the group's four.
+    np.testing.assert_allclose(answers.advantages, 4.0 * best / best.sum(1, keepdims=True), rtol=1e-6)
     assert_learned(found, reference, learns=UNDERSTANDS, rests=DRAWS)
 
 
@@ -239,7 +239,8 @@ def test_nft_remembers_who_drew_where_it_updates_twice(aligned):
 
 def test_adapters_learn_over_a_base_that_policy_and_reference_share(tmp_path):
     config = tiny_config()
-    config.train.lora = {"rank": 2, "alpha": 4.0, "targets": ("decoder/layers/(query|mlp)",)}
+    # Of a prompt's only layer, drawings see the keys.
+    config.train.lora = {"rank": 2, "alpha": 4.0, "targets": ("decoder/layers/(key|mlp)",)}
     run = make_run(tmp_path, config=config, writer=Written(), mesh=one_device())
     places = jax.tree.map(lambda x: x.sharding, abstract_parameters(run.model, run.mesh))
     reference = jax.device_put(random_parameters(run.model), places)

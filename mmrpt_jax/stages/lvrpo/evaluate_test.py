@@ -1,8 +1,6 @@
 import jax
 import pytest
 
-from mmrpt_jax.data.examples import stack_images
-from mmrpt_jax.data.prompts import caption_prompt
 from mmrpt_jax.data.question_source import QuestionSource
 from mmrpt_jax.evaluation.representations import effective_rank
 from mmrpt_jax.models.vlm_test import random_parameters
@@ -34,6 +32,6 @@ def test_a_second_arm_compiles_nothing(run, monkeypatch):
     assert 1.0 < first["effective_rank"] < 16 and first["effective_rank"] != second["effective_rank"]
     # All at once, in one batch that is not filled up.
     source = QuestionSource("biased", split="test", size=40)
-    images = stack_images([source[index]["image"] for index in range(40)])
-    states = examiner.states(arm, images, run.prompts([caption_prompt()] * 40))
+    views = run.views(source[index]["image"] for index in range(40))
+    states = examiner.states(arm, *run.processor.inputs([run.wording.caption] * 40, views))
     assert first["effective_rank"] == pytest.approx(effective_rank(states), rel=1e-4)
