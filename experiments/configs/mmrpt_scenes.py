@@ -138,7 +138,7 @@ def _mask() -> dict[str, Any]:
         "max_words": 3,
         "spans_per_prompt": 1,
         "context": "left_only",
-        "blind_reads": "prompt",  # what tells how likely a span is without the image: "caption", the words before it
+        "blind_reads": "caption",  # or "prompt": what tells how likely a span is without the image
         "max_blind_probability": 0.9,
         "patch_share": 0.0,
         "patch_choice": "received",

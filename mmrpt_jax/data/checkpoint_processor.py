@@ -89,7 +89,7 @@ class CheckpointProcessor:
         self, scores: Float[np.ndarray, "I"], height: int, width: int
     ) -> Float[np.ndarray, "rows columns"]:
         """As `Processor.heat`; of an image that is cut into tiles, those of the tile that shows it whole."""
-        plan, side = self.preprocessor.tiling.plan(height, width), self.preprocessor.patch_size
-        tall, wide = (size // (side * self.preprocessor.merge) for size in plan.sizes[plan.whole])
-        before = sum(self.preprocessor.layout(height, width).tokens[: plan.whole])
-        return np.reshape(scores[before : before + tall * wide], (tall, wide))
+        tiling, side = self.preprocessor.tiling, self.preprocessor.patch_size * self.preprocessor.merge
+        tall, wide = (size // side for size in tiling.plan(height, width).sizes[tiling.whole])
+        tiles = np.split(scores, np.cumsum(self.preprocessor.layout(height, width).tokens)[:-1])
+        return np.reshape(tiles[tiling.whole], (tall, wide))

@@ -90,7 +90,8 @@ def learned_positions(
         patches: where they stand.
         kind: "exact", "nearest" or "bilinear", as in `VisionConfig`.
     """
-    rows, columns = patches.rows, patches.columns
+    # Parameters may be arrays of NumPy, which do not take traced indices.
+    table, rows, columns = jnp.asarray(table), patches.rows, patches.columns
     if kind == "exact":
         return table[jnp.clip(rows * grid[1] + columns, 0, len(table) - 1)]
     heights, widths = image_sizes(rows, columns, patches.image)

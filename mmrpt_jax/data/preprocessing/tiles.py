@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import numpy as np
 from jaxtyping import UInt8
@@ -22,17 +22,21 @@ class TilePlan(NamedTuple):
         rows: rows of crops, 0 if the image is shown whole only.
         columns: columns of crops.
         sizes: (height, width) of each tile, in the order in which the tower reads them.
-        whole: number of the tile that shows the whole image.
     """
 
     rows: int
     columns: int
     sizes: tuple[tuple[int, int], ...]
-    whole: int = 0
 
 
 class Tiling(Protocol):
-    """How an image is cut into tiles."""
+    """How an image is cut into tiles.
+
+    Attributes:
+        whole: number of the tile that shows the whole image, as an index.
+    """
+
+    whole: ClassVar[int]
 
     def plan(self, height: int, width: int) -> TilePlan:
         """What becomes of an image of this size; looks at no pixels."""
@@ -45,6 +49,7 @@ class Tiling(Protocol):
 class WholeImage:
     """One tile: the image itself, resized."""
 
+    whole: ClassVar[int] = 0
     resize: ResizeRule
 
     def plan(self, height: int, width: int) -> TilePlan:
@@ -66,6 +71,7 @@ class SplitTiles:
         split: whether there are crops; otherwise the whole image is the only tile.
     """
 
+    whole: ClassVar[int] = -1
     longest_edge: int
     tile: int
     split: bool = True
@@ -73,8 +79,7 @@ class SplitTiles:
     def plan(self, height: int, width: int) -> TilePlan:
         """All tiles are of one size."""
         rows, columns = self._grid(*self._enlarged(height, width))
-        crops = rows * columns
-        return TilePlan(rows, columns, ((self.tile, self.tile),) * (crops + 1), whole=crops)
+        return TilePlan(rows, columns, ((self.tile, self.tile),) * (rows * columns + 1))
 
     def cut(self, image: Picture, resample: ResizeMethod) -> list[Picture]:
         """Resizes step by step, as the checkpoints were trained: each step rounds to bytes."""
@@ -118,6 +123,7 @@ class PanAndScan:
         min_ratio: an image of a smaller aspect ratio is shown whole only.
     """
 
+    whole: ClassVar[int] = 0
     resize: FixedSize
     min_crop: int
     max_crops: int
