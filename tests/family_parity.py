@@ -4,6 +4,7 @@ import json
 
 import jax
 import numpy as np
+import pytest
 from safetensors.numpy import load_file
 
 from mmrpt_jax.models import VLM, BranchTokens, ImagePatches, PromptTokens, abstract_parameters
@@ -11,11 +12,11 @@ from mmrpt_jax.models.head import logits, output_matrix
 from mmrpt_jax.models.patches import cut_images
 from mmrpt_jax.models.weight_table import flatten, match_table
 
+torch = pytest.importorskip("torch", reason="parity tests need torch: pip install 'mmrpt_jax[parity]'")
+
 
 def save_random(model, folder):
     """Saves a torch model, every parameter random, also those that are born as ones or zeros."""
-    import torch
-
     torch.set_num_threads(1)
     torch.manual_seed(0)
     with torch.no_grad():

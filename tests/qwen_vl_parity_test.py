@@ -25,10 +25,9 @@ from tests.family_parity import (
     patches_of,
     save_random,
     split_rows,
+    torch,
     whole_rows,
 )
-
-torch = pytest.importorskip("torch", reason="parity tests need torch: pip install 'mmrpt_jax[parity]'")
 
 IMAGE, START, END, VOCAB = 150, 151, 152, 160
 PATCH, MERGE, FRAMES = 4, 2, 2

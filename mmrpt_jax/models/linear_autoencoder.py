@@ -6,14 +6,16 @@ on the noise in all of them. Twelve times fewer numbers draw the embedded world 
 
 import dataclasses
 import os
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from mmrpt_jax.models.autoencoder import PatchAutoencoder
+from mmrpt_jax.models.safetensors_file import write_file
 
 
 @jax.tree_util.register_dataclass
@@ -83,10 +85,7 @@ def fit_linear_autoencoder(
 def save_linear_autoencoder(path: str | os.PathLike[str], coder: LinearAutoencoder) -> None:
     """Writes a safetensors file: components of nearly equal variance differ between machines, so keep them."""
     arrays = {"mean": coder.mean, "basis": coder.basis, "scale": coder.scale}
-    # Whole or not there: half a file would be taken for the run's own.
-    partial = f"{os.fspath(path)}.partial"
-    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, partial)
-    os.replace(partial, path)
+    write_file(Path(path), arrays)
 
 
 def load_linear_autoencoder(path: str | os.PathLike[str]) -> LinearAutoencoder:

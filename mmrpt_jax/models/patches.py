@@ -18,19 +18,24 @@ _WINDOWS = 1 << 10
 
 
 class ImagePatches(NamedTuple):
-    """The patches of all images of a prompt, in block order, padded on the right.
+    """The patches of all images of a prompt, padded on the right; a tile of an image is an image of its own here.
+
+    The order is by blocks: the m x m patches that become one visual token are neighbours, row by row inside the block,
+    blocks row by row inside the image. So merging is a reshape for every tower: Qwen's merger and Idefics3's pixel
+    shuffle concatenate the features of a block in this very order (Idefics3's channels are block row, block column,
+    feature), Gemma's pooling averages them.
 
     Attributes:
-        pixels: [B N patch_pixels], bytes; row, column, channel.
-        rows: [B N] row of the patch in its image, in patches.
-        columns: [B N] likewise.
-        image: [B N] number of its image in the prompt, from 0; -1 for padding.
+        pixels: bytes; row, column, channel inside a patch. They are normalised on the device.
+        rows: row of the patch in its image, in patches.
+        columns: likewise.
+        image: number of its image in the prompt, from 0; -1 for padding.
     """
 
-    pixels: UInt8[Array, "B N pixels"]
-    rows: Int[Array, "B N"]
-    columns: Int[Array, "B N"]
-    image: Int[Array, "B N"]
+    pixels: UInt8[Array, "*B N pixels"]
+    rows: Int[Array, "*B N"]
+    columns: Int[Array, "*B N"]
+    image: Int[Array, "*B N"]
 
 
 def patchify(images: Array, patch_size: int, merge: int = 1) -> Array:
@@ -85,7 +90,8 @@ def learned_positions(
         patches: where they stand.
         kind: "exact", "nearest" or "bilinear", as in `VisionConfig`.
     """
-    rows, columns = patches.rows, patches.columns
+    # Parameters may be arrays of NumPy, which do not take traced indices.
+    table, rows, columns = jnp.asarray(table), patches.rows, patches.columns
     if kind == "exact":
         return table[jnp.clip(rows * grid[1] + columns, 0, len(table) - 1)]
     heights, widths = image_sizes(rows, columns, patches.image)

@@ -1,8 +1,7 @@
 """Sentence embeddings from a BERT-type encoder, read from a Hugging Face directory and run in JAX.
 
-Reads what `sentence-transformers` models such as all-MiniLM-L6-v2 are made of: `config.json`,
-`model.safetensors` and `tokenizer.json`, and, where they exist, `sentence_bert_config.json` (longest input)
-and `1_Pooling/config.json`.
+Reads what `sentence-transformers` models such as all-MiniLM-L6-v2 are made of: `config.json`, safetensors and
+`tokenizer.json`, and, where they exist, `sentence_bert_config.json` (longest input) and `1_Pooling/config.json`.
 """
 
 import dataclasses
@@ -16,8 +15,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
-from safetensors.numpy import load_file
 from tokenizers import Tokenizer
+
+from mmrpt_jax.models.checkpoint_files import open_checkpoint
+from mmrpt_jax.models.import_weights import read_weights
+from mmrpt_jax.models.weight_table import AS_IS, TRANSPOSE, Layout, Weight
 
 Params = dict[str, Any]
 
@@ -30,7 +32,7 @@ class SentenceEncoder:
     """A loaded encoder; call `encode`.
 
     Attributes:
-        params: as `params_from_hf` returns them.
+        params: of the shapes of `bert_parameters`.
         tokenizer: adds the special tokens and cuts to `max_tokens`; does not pad.
         num_heads: attention heads.
         layer_norm_eps: the epsilon of every LayerNorm.
@@ -99,7 +101,7 @@ def bert(
     """Hidden states of BERT's last layer (arXiv 1810.04805): bidirectional, post-norm, exact GELU.
 
     Args:
-        params: as `params_from_hf` returns them; the layers are stacked on a leading axis and scanned.
+        params: of the shapes of `bert_parameters`; the layers are scanned.
         token_ids: every token is of segment 0.
         mask: tokens that may be attended to.
         num_heads: attention heads.
@@ -131,64 +133,84 @@ def _layer_norm(x: Array, params: Params, *, eps: float) -> Array:
     return centred * inverse_std * params["weight"] + params["bias"]
 
 
+def bert_parameters(config: Mapping[str, Any]) -> Params:
+    """Abstract parameters of a BERT by its `config.json`: layers stacked, matrices input × output, float32."""
+    layers, width, inner = (
+        config[name] for name in ("num_hidden_layers", "hidden_size", "intermediate_size")
+    )
+
+    def array(*shape: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+    def dense(inputs: int, outputs: int) -> Params:
+        return {"weight": array(layers, inputs, outputs), "bias": array(layers, outputs)}
+
+    def norm(*shape: int) -> Params:
+        return {"weight": array(*shape), "bias": array(*shape)}
+
+    return {
+        "word": array(config["vocab_size"], width),
+        "position": array(config["max_position_embeddings"], width),
+        "segment": array(config["type_vocab_size"], width),
+        "norm": norm(width),
+        "layers": {
+            **{name: dense(width, width) for name in ("query", "key", "value", "out")},
+            "attention_norm": norm(layers, width),
+            "up": dense(width, inner),
+            "down": dense(inner, width),
+            "mlp_norm": norm(layers, width),
+        },
+    }
+
+
 # Our names of a layer's parts and Hugging Face's.
-_LAYER_NAMES = {
+_MATRICES = {
     "query": "attention.self.query",
     "key": "attention.self.key",
     "value": "attention.self.value",
     "out": "attention.output.dense",
-    "attention_norm": "attention.output.LayerNorm",
     "up": "intermediate.dense",
     "down": "output.dense",
-    "mlp_norm": "output.LayerNorm",
 }
+_NORMS = {"attention_norm": "attention.output.LayerNorm", "mlp_norm": "output.LayerNorm"}
 
 
-def params_from_hf(weights: Mapping[str, np.ndarray], *, num_layers: int) -> Params:
-    """Rearranges a Hugging Face BERT state dict: layers stacked, matrices input × output, everything float32.
+def bert_weights(prefix: str) -> list[Weight]:
+    """The names of those parameters in a checkpoint, all of which begin with `prefix`."""
+    embeddings, layer = f"{prefix}embeddings.", f"{prefix}encoder.layer.{{layer}}."
 
-    Args:
-        weights: with or without the prefix `bert.`; the pooler and task heads are ignored.
-        num_layers: how many layers to stack.
+    def both(ours: str, theirs: str, layout: Layout = AS_IS) -> list[Weight]:
+        return [
+            Weight(f"{ours}/weight", f"{theirs}.weight", layout),
+            Weight(f"{ours}/bias", f"{theirs}.bias"),
+        ]
 
-    Raises:
-        KeyError: a weight is missing.
-    """
-    plain = {name.removeprefix("bert."): array for name, array in weights.items()}
-
-    def get(name: str) -> np.ndarray:
-        if name not in plain:
-            raise KeyError(f"weight '{name}' is missing; is this a BERT encoder?")
-        array = np.asarray(plain[name], np.float32)
-        is_matrix = array.ndim == 2 and name.startswith("encoder.")
-        return array.T if is_matrix else array
-
-    def both(name: str) -> Params:
-        return {kind: get(f"{name}.{kind}") for kind in ("weight", "bias")}
-
-    layers = [
-        {ours: both(f"encoder.layer.{index}.{theirs}") for ours, theirs in _LAYER_NAMES.items()}
-        for index in range(num_layers)
+    return [
+        Weight("word", f"{embeddings}word_embeddings.weight"),
+        Weight("position", f"{embeddings}position_embeddings.weight"),
+        Weight("segment", f"{embeddings}token_type_embeddings.weight"),
+        *both("norm", f"{embeddings}LayerNorm"),
+        *(w for ours, name in _MATRICES.items() for w in both(f"layers/{ours}", layer + name, TRANSPOSE)),
+        *(w for ours, name in _NORMS.items() for w in both(f"layers/{ours}", layer + name)),
     ]
-    return {
-        "word": get("embeddings.word_embeddings.weight"),
-        "position": get("embeddings.position_embeddings.weight"),
-        "segment": get("embeddings.token_type_embeddings.weight"),
-        "norm": both("embeddings.LayerNorm"),
-        "layers": jax.tree.map(lambda *leaves: np.stack(leaves), *layers),
-    }
+
+
+def _read_bert(directory: Path, config: Mapping[str, Any]) -> Params:
+    """Parameters, whether or not they are one part of a larger model; poolers and task heads stay behind."""
+    prefix = "bert." if any(name.startswith("bert.") for name in open_checkpoint(directory)) else ""
+    return read_weights(directory, bert_weights(prefix), bert_parameters(config), ignored=["*"])
 
 
 def load_sentence_encoder(directory: str | Path) -> SentenceEncoder:
     """Loads a BERT-type sentence encoder from a Hugging Face directory.
 
     Raises:
-        FileNotFoundError: `config.json`, `model.safetensors` or `tokenizer.json` is missing.
-        ValueError: the model is not a BERT with exact GELU and absolute positions, or is pooled otherwise
-            than by the mean over tokens.
+        FileNotFoundError: `config.json`, `tokenizer.json` or the weights are missing.
+        ValueError: the weights are not what `config.json` says, or the model is not a BERT with exact GELU and
+            absolute positions, or is pooled otherwise than by the mean over tokens.
     """
     directory = Path(directory)
-    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+    for name in ("config.json", "tokenizer.json"):
         if not (directory / name).is_file():
             raise FileNotFoundError(
                 f"{directory} has no {name}: expected a Hugging Face directory with safetensors"
@@ -201,9 +223,8 @@ def load_sentence_encoder(directory: str | Path) -> SentenceEncoder:
     tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_tokens)
-    weights = load_file(directory / "model.safetensors")
     return SentenceEncoder(
-        params=jax.device_put(params_from_hf(weights, num_layers=config["num_hidden_layers"])),
+        params=_read_bert(directory, config),
         tokenizer=tokenizer,
         num_heads=config["num_attention_heads"],
         layer_norm_eps=config["layer_norm_eps"],

@@ -6,7 +6,7 @@ import pytest
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from mmrpt_jax.models.sentence_encoder import load_sentence_encoder, params_from_hf
+from mmrpt_jax.models.sentence_encoder import load_sentence_encoder
 
 CONFIG = {
     "model_type": "bert",
@@ -158,11 +158,18 @@ def test_prefixed_weights_and_task_heads(tmp_path, model):
     np.testing.assert_array_equal(prefixed.encode(TEXTS), load_sentence_encoder(model).encode(TEXTS))
 
 
-@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
-def test_a_missing_file_is_named(tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("config.json", "has no config.json"),
+        ("tokenizer.json", "has no tokenizer.json"),
+        ("model.safetensors", "no weights at"),
+    ],
+)
+def test_a_missing_file_is_named(tmp_path, name, message):
     directory = write_model(tmp_path / "model")
     (directory / name).unlink()
-    with pytest.raises(FileNotFoundError, match=f"has no {name}"):
+    with pytest.raises(FileNotFoundError, match=message):
         load_sentence_encoder(directory)
 
 
@@ -197,11 +204,14 @@ def test_mean_pooling_is_accepted(tmp_path, pooling):
     assert load_sentence_encoder(directory).encode(["red"]).shape == (1, CONFIG["hidden_size"])
 
 
-def test_a_missing_weight_is_named():
-    weights = make_weights()
+def test_weights_that_do_not_fit_are_named(tmp_path):
+    weights = make_weights() | {"embeddings.LayerNorm.bias": np.zeros(7, np.float32)}
     del weights["encoder.layer.1.output.dense.bias"]
-    with pytest.raises(KeyError, match=r"encoder\.layer\.1\.output\.dense\.bias"):
-        params_from_hf(weights, num_layers=2)
+    message = r"""
+  missing encoder\.layer\.1\.output\.dense\.bias \(8,\)
+  embeddings\.LayerNorm\.bias is \(7,\), the model wants \(8,\)$"""
+    with pytest.raises(ValueError, match=message):
+        load_sentence_encoder(write_model(tmp_path / "model", weights=weights))
 
 
 def test_parity_with_transformers(tmp_path):

@@ -53,11 +53,19 @@ class Connector(nn.Module):
         return Linear(self.output_width, ("mlp", "embed"), use_bias=cfg.bias, name="connector_out")(x)
 
 
+def count_tokens(config: VisionConfig, images: UInt8[Array, "B C h w 3"] | ImagePatches) -> int:
+    """I, visual tokens of a prompt's images, padding included."""
+    if isinstance(images, ImagePatches):
+        return images.image.shape[1] // config.connector.merge**2
+    return images.shape[1] * config.num_tokens
+
+
 class VisionTower(nn.Module):
     """ViT (Dosovitskiy et al., 2021) and connector."""
 
     config: VisionConfig
     output_width: int
+    dtype: str = "float32"
 
     def setup(self):
         """Declares the tower; the connector's parameters stand beside its own."""
@@ -109,7 +117,7 @@ class VisionTower(nn.Module):
     def encode(self, patches: ImagePatches) -> VisualTokens:
         """Runs the tower on patches."""
         cfg, merge = self.config, self.config.connector.merge
-        x = self.patch_embedding(self._normalise(patches.pixels))
+        x = self.patch_embedding(self._normalise(patches.pixels).astype(self.dtype))
         if cfg.positions != "none":
             x = x + learned_positions(self.positions, cfg.grid, patches, cfg.positions).astype(x.dtype)
         # All patches share one order: attention inside an image is bidirectional.

@@ -92,8 +92,8 @@ def test_sharded_weights_are_stored_whole(tmp_path, params):
 def test_every_misfit_is_named(tmp_path):
     save_weights(tmp_path / "w", {"a": jnp.zeros(3), "b": {"c": jnp.zeros((2, 2)), "old": jnp.zeros(1)}})
     like = {"a": jnp.zeros(4), "b": {"c": jnp.zeros((2, 2)), "new": jnp.zeros(1)}}
-    message = "does not fit this model: missing b.new; unexpected b.old; a is (3,), the model wants (4,)"
-    with pytest.raises(ValueError, match=re.escape(message)):
+    misfits = ("missing b.new (1,)", "unexpected b.old (1,)", "a is (3,), the model wants (4,)")
+    with pytest.raises(ValueError, match=re.escape("\n  ".join(["does not fit this model:", *misfits]))):
         load_weights(tmp_path / "w", like)
 
 

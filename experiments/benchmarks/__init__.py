@@ -1,0 +1,1 @@
+"""Measurements of single parts: each file prints its own numbers."""
