@@ -33,13 +33,21 @@ from mmrpt_jax.models.weight_table import Weight
 
 Shapes = Mapping[str, tuple[int, ...]]
 
+_PARTS = ("llm_config", "vit_config")
 # The tokens around an image, whether it is seen or drawn.
 IMAGE_MARKS = ("<|vision_start|>", "<|vision_end|>")
+# The autoencoder of what is drawn, in the same folder.
+AUTOENCODER = "ae.safetensors"
 # Fixed positions are in the checkpoint too, for squares as large as any image may be. We compute them.
 _LATENT_POSITIONS, _VISION_POSITIONS = "latent_pos_embed.pos_embed", "vit_pos_embed.pos_embed"
 IGNORED = (_LATENT_POSITIONS, _VISION_POSITIONS)
 _TOWER = "vit_model.vision_model."
 _LAYER = f"{_TOWER}encoder.layers.{{layer}}."
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether a folder is laid out as BAGEL's: other checkpoints keep all their numbers in `config.json`."""
+    return all((folder / f"{part}.json").is_file() for part in _PARTS)
 
 
 def weights_file(folder: Path) -> Path:
@@ -52,9 +60,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     """What the folder's JSON files say: `config.json` if there is one, and each part under the name of its file."""
     whole = folder / "config.json"
     config = json.loads(whole.read_text(encoding="utf-8")) if whole.exists() else {}
-    parts = ("llm_config", "vit_config")
     return config | {
-        part: json.loads((folder / f"{part}.json").read_text(encoding="utf-8")) for part in parts
+        part: json.loads((folder / f"{part}.json").read_text(encoding="utf-8")) for part in _PARTS
     }
 
 
