@@ -28,8 +28,12 @@ def save_random(model, folder):
 
 def import_weights(config, table, folder):
     """Our parameters from a checkpoint of one file."""
-    tensors, shapes = load_file(folder / "model.safetensors"), flatten(abstract_parameters(config))
-    params = {}
+    return import_tensors(config, table, load_file(folder / "model.safetensors"))
+
+
+def import_tensors(config, table, tensors):
+    """Our parameters from a checkpoint's tensors."""
+    shapes, params = flatten(abstract_parameters(config)), {}
     for name, weight in match_table(table, shapes).items():
         read = [weight.to_ours(tensors[theirs]) for theirs in weight.their_names(shapes[name].shape)]
         array = np.stack(read) if weight.stacked else read[0]

@@ -30,12 +30,12 @@ def fused_attention(ours: str, theirs: str) -> list[Weight]:
     return [weight for index, name in names for weight in linear(f"{ours}/{name}", theirs, part=(index, 3))]
 
 
-def decoder_weights(prefix: str) -> list[Weight]:
-    """A pre-norm decoder with grouped queries and a gated MLP, and its embedding."""
+def decoder_weights(prefix: str, *, head: str = "lm_head") -> list[Weight]:
+    """A pre-norm decoder with grouped queries and a gated MLP, its embedding and its output matrix."""
     layer, ours = f"{prefix}layers.{{layer}}.", "decoder/layers/"
     return [
         Weight("embedding", f"{prefix}embed_tokens.weight"),
-        Weight("lm_head", "lm_head.weight"),
+        Weight("lm_head", f"{head}.weight"),
         *norm("decoder/final_norm", f"{prefix}norm"),
         *norm(f"{ours}attention_norm", f"{layer}input_layernorm"),
         *linear(f"{ours}query", f"{layer}self_attn.q_proj"),
