@@ -6,8 +6,8 @@ COMMAND:
     python -m experiments.launch --config=experiments/configs/mmrpt_smolvlm.py --workdir=runs/smolvlm \
         --config.data.path=data/coco
     python -m experiments.export --workdir=runs/smolvlm --arm=mmrpt --out=checkpoints/smolvlm_mmrpt
-HARDWARE: meant for one device of 16 GB. TESTED: the same stages on a checkpoint of this shape that is small enough for a
-test (`tests/published_end_to_end_test.py`).
+HARDWARE: meant for one device of 16 GB. TESTED: the same stages on a checkpoint of this shape that is small enough for
+a test (`tests/published_end_to_end_test.py`).
 """
 
 from ml_collections import ConfigDict
