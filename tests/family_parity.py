@@ -1,15 +1,124 @@
-"""What the parity tests of the families share: a random checkpoint, its import, and one mixed batch for both sides."""
+"""What the parity tests of the families share: a random checkpoint, one mixed batch for both sides, and what must hold.
+
+Needs torch: `pip install 'mmrpt_jax[parity]'`.
+"""
 
 import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from safetensors.numpy import load_file
 
-from mmrpt_jax.models import VLM, BranchTokens, ImagePatches, PromptTokens, abstract_parameters
+from mmrpt_jax.models import VLM, BranchTokens, ImagePatches, PromptTokens, VLMConfig, abstract_parameters
+from mmrpt_jax.models.families.registry import find_family, respelled
 from mmrpt_jax.models.head import logits, output_matrix
 from mmrpt_jax.models.patches import cut_images
-from mmrpt_jax.models.weight_table import flatten, match_table
+from mmrpt_jax.models.weight_table import Weight, flatten, match_table
+from mmrpt_jax.sampling.rollout import make_rollout
+
+IMAGE, START, END, VOCAB = 150, 151, 152, 160
+
+
+class Checkpoint(NamedTuple):
+    """Their model, the folder it was saved to, and what we read there."""
+
+    theirs: Any
+    folder: Path
+    config: VLMConfig
+    params: dict[str, Any]
+    table: list[Weight]
+
+
+class Batch(NamedTuple):
+    """Images of each prompt, rows of token ids, and what our model takes of both: prompts and two branches each."""
+
+    images: list[list[np.ndarray]]
+    rows: list[np.ndarray]
+    patches: ImagePatches
+    prompt: PromptTokens
+    branches: BranchTokens
+
+
+# Logits of a row of token ids and its images, [T V].
+TheirLogits = Callable[[Checkpoint, np.ndarray, Sequence[np.ndarray]], np.ndarray]
+
+
+def open_random(model, folder: Path) -> Checkpoint:
+    """Makes every parameter of a torch model random, saves it, and reads the folder."""
+    numbers = save_random(model, folder)
+    family = find_family(numbers)
+    config = family.model_config(numbers)
+    table = family.weight_table(config)
+    params = import_weights(config, table, folder, family.spellings)
+    return Checkpoint(model, folder, config, params, table)
+
+
+def make_batch(sizes, patch_size: int, merge: int) -> Batch:
+    """Random images of `sizes` (rows, columns of patches) for each prompt, and words around them."""
+    rng = np.random.default_rng(0)
+    images = [
+        [rng.integers(0, 256, (h * patch_size, w * patch_size, 3), np.uint8) for h, w in prompt]
+        for prompt in sizes
+    ]
+
+    def words(count):
+        return rng.integers(3, 140, count).tolist()
+
+    def shown(image):
+        return [START, *[IMAGE] * (image[..., 0].size // (patch_size * merge) ** 2), END, *words(2)]
+
+    rows = [
+        np.array([*words(3 + number), *sum(map(shown, prompt), []), *words(6)])
+        for number, prompt in enumerate(images)
+    ]
+    prompt, branches = split_rows(rows, [len(row) - 5 for row in rows])
+    return Batch(images, rows, patches_of(images, patch_size, merge), prompt, branches)
+
+
+def check_logits(checkpoint: Checkpoint, batch: Batch, their_logits: TheirLogits) -> None:
+    """Every branch of every prompt is as likely here as there."""
+    ours = jax.jit(branch_logits, static_argnums=0)(checkpoint.config, checkpoint.params, *batch[2:])
+    for b, g in np.ndindex(*batch.branches.ids.shape[:2]):
+        theirs = their_logits(checkpoint, whole_row(batch.prompt, batch.branches, b, g), batch.images[b])
+        length = batch.branches.valid[b, g].sum()
+        np.testing.assert_allclose(ours[b, g, :length], theirs[-length - 1 : -1], atol=1e-4)
+        assert theirs.std() > 0.1
+
+
+def check_greedy_tokens(checkpoint: Checkpoint, batch: Batch, their_logits: TheirLogits) -> None:
+    """What a rollout finds likeliest, 32 times, is what they find likeliest, reading everything anew each time."""
+    prompt, _ = split_rows(batch.rows, [len(row) for row in batch.rows])
+    rollout = make_rollout(checkpoint.config, group_size=2, max_tokens=32, end_ids=[-1], temperature=0.0)
+    found = jax.jit(rollout)(checkpoint.params, batch.patches, prompt, jax.random.key(0)).ids
+    for b, row in enumerate(batch.rows):
+        ids = row
+        for _ in range(32):
+            ids = np.append(ids, their_logits(checkpoint, ids, batch.images[b])[-1].argmax())
+        np.testing.assert_array_equal(found[b], [ids[len(row) :]] * 2)
+
+
+def check_round_trip(checkpoint: Checkpoint) -> None:
+    """What we write loads there, bit for bit."""
+    import torch
+
+    written = {name: torch.from_numpy(x) for name, x in exported(checkpoint.table, checkpoint.params).items()}
+    back = type(checkpoint.theirs).from_pretrained(None, config=checkpoint.theirs.config, state_dict=written)
+    expected = checkpoint.theirs.state_dict()
+    assert back.state_dict().keys() == expected.keys()
+    for name, tensor in back.state_dict().items():
+        np.testing.assert_array_equal(tensor, expected[name], err_msg=name)
+
+
+def check_options(checkpoint: Checkpoint, batch: Batch, others: Sequence[VLMConfig]) -> None:
+    """What makes the family one changes the logits of prompts with images, so the other checks would see it missing."""
+    run = jax.jit(branch_logits, static_argnums=0)
+    plain = run(checkpoint.config, checkpoint.params, *batch[2:])
+    for other in others:
+        assert other != checkpoint.config
+        assert np.abs(run(other, checkpoint.params, *batch[2:]) - plain)[:2].max() > 1e-2
 
 
 def save_random(model, folder):
@@ -25,9 +134,10 @@ def save_random(model, folder):
     return json.loads((folder / "config.json").read_text())
 
 
-def import_weights(config, table, folder):
+def import_weights(config, table, folder, spellings):
     """Our parameters from a checkpoint of one file."""
     tensors, shapes = load_file(folder / "model.safetensors"), flatten(abstract_parameters(config))
+    tensors = {respelled(name, spellings): tensor for name, tensor in tensors.items()}
     params = {}
     for name, weight in match_table(table, shapes).items():
         read = [weight.to_ours(tensors[theirs]) for theirs in weight.their_names(shapes[name].shape)]
@@ -71,7 +181,7 @@ def patches_of(prompts, patch_size, merge):
     return batch
 
 
-def split_rows(ids, slots, starts):
+def split_rows(ids, starts):
     """Prompts up to `starts`; behind them two branches: the rest of the row, and the same backwards without its end."""
     longest = max(len(row) - start for row, start in zip(ids, starts, strict=True))
     prompt = PromptTokens(*(np.zeros((len(ids), max(starts)), kind) for kind in (int, bool, bool)))
@@ -79,7 +189,7 @@ def split_rows(ids, slots, starts):
     for b, start in enumerate(starts):
         rest = ids[b][start:]
         prompt.ids[b, :start], prompt.valid[b, :start] = ids[b][:start], True
-        prompt.image_slots[b, :start] = slots[b][:start]
+        prompt.image_slots[b, :start] = ids[b][:start] == IMAGE
         for g, words in enumerate((rest, rest[-2::-1])):
             branches.ids[b, g, : len(words)], branches.valid[b, g, : len(words)] = words, True
     return prompt, branches
@@ -93,7 +203,7 @@ def branch_logits(config, params, images, prompt, branches):
     return logits(hidden, output_matrix(params), softcap=config.logit_softcap)
 
 
-def whole_rows(prompt, branches, b, g):
+def whole_row(prompt, branches, b, g):
     """Token ids of prompt and branch, without padding."""
     return np.concatenate([prompt.ids[b, prompt.valid[b]], branches.ids[b, g, branches.valid[b, g]]])
 

@@ -1,0 +1,62 @@
+"""Which families there are, by the `model_type` of their `config.json`."""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from mmrpt_jax.models.config import VLMConfig
+from mmrpt_jax.models.families import gemma3, idefics3, qwen2_5_vl, qwen3_vl
+from mmrpt_jax.models.weight_table import Weight
+
+# Tensors that some files hold and no model needs: what is computed, and an output matrix that is the embedding.
+_COMPUTED = ("*.rotary_emb.inv_freq", "*.position_ids", "lm_head.weight", "language_model.lm_head.weight")
+
+
+class Family(NamedTuple):
+    """How checkpoints of one `model_type` are read and written.
+
+    Attributes:
+        model_config: our config from a parsed `config.json`.
+        weight_table: the weights of that config and their names.
+        ignored: patterns of names that may be in a checkpoint and are not used.
+        spellings: other beginnings of names, and how the table begins those; for reading only.
+    """
+
+    model_config: Callable[[Mapping[str, Any]], VLMConfig]
+    weight_table: Callable[[VLMConfig], list[Weight]]
+    ignored: tuple[str, ...] = _COMPUTED
+    spellings: Mapping[str, str] = MappingProxyType({})
+
+
+FAMILIES: Mapping[str, Family] = MappingProxyType(
+    {
+        "gemma3": Family(gemma3.model_config, gemma3.weight_table, spellings=gemma3.SPELLINGS),
+        "idefics3": Family(idefics3.model_config, idefics3.weight_table),
+        "qwen2_5_vl": Family(qwen2_5_vl.model_config, qwen2_5_vl.weight_table),
+        "qwen3_vl": Family(qwen3_vl.model_config, qwen3_vl.weight_table),
+        "smolvlm": Family(idefics3.model_config, idefics3.weight_table),
+    }
+)
+
+
+def find_family(config: Mapping[str, Any]) -> Family:
+    """The family of a parsed `config.json`.
+
+    Raises:
+        ValueError: names the families that are known.
+    """
+    kind = config.get("model_type")
+    if kind not in FAMILIES:
+        raise ValueError(
+            f"config.json has model_type {kind!r}, which is no family that is known here: "
+            f"take a checkpoint of {', '.join(FAMILIES)}"
+        )
+    return FAMILIES[kind]
+
+
+def respelled(name: str, spellings: Mapping[str, str]) -> str:
+    """A tensor's name as the table has it, whichever way its file spells it."""
+    for theirs, ours in spellings.items():
+        if name.startswith(theirs):
+            return ours + name.removeprefix(theirs)
+    return name
