@@ -3,20 +3,24 @@
 Needs torch: `pip install 'mmrpt_jax[parity]'`.
 """
 
+import functools
 import json
+import shutil
 from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from safetensors.numpy import load_file
 
+from mmrpt_jax.data.preprocessing.patches import cut_patches, join_patches, no_patches, stack_patches
 from mmrpt_jax.models import VLM, BranchTokens, ImagePatches, PromptTokens, VLMConfig, abstract_parameters
-from mmrpt_jax.models.families.registry import find_family, respelled
+from mmrpt_jax.models.export_weights import write_weights
+from mmrpt_jax.models.families.registry import find_family
 from mmrpt_jax.models.head import logits, output_matrix
-from mmrpt_jax.models.patches import cut_images
-from mmrpt_jax.models.weight_table import Weight, flatten, match_table
+from mmrpt_jax.models.import_weights import read_weights
+from mmrpt_jax.models.weight_table import Weight
 from mmrpt_jax.sampling.rollout import make_rollout
 
 IMAGE, START, END, VOCAB = 150, 151, 152, 160
@@ -52,7 +56,9 @@ def open_random(model, folder: Path) -> Checkpoint:
     family = find_family(numbers)
     config = family.model_config(numbers)
     table = family.weight_table(config)
-    params = import_weights(config, table, folder, family.spellings)
+    params = read_weights(
+        folder, table, abstract_parameters(config), ignored=family.ignored, spellings=family.spellings
+    )
     return Checkpoint(model, folder, config, params, table)
 
 
@@ -71,7 +77,7 @@ def make_batch(sizes, patch_size: int, merge: int) -> Batch:
         return [START, *[IMAGE] * (image[..., 0].size // (patch_size * merge) ** 2), END, *words(2)]
 
     rows = [
-        np.array([*words(3 + number), *sum(map(shown, prompt), []), *words(6)])
+        np.array([*words(3 + number), *chain.from_iterable(map(shown, prompt)), *words(6)])
         for number, prompt in enumerate(images)
     ]
     prompt, branches = split_rows(rows, [len(row) - 5 for row in rows])
@@ -80,7 +86,7 @@ def make_batch(sizes, patch_size: int, merge: int) -> Batch:
 
 def check_logits(checkpoint: Checkpoint, batch: Batch, their_logits: TheirLogits) -> None:
     """Every branch of every prompt is as likely here as there."""
-    ours = jax.jit(branch_logits, static_argnums=0)(checkpoint.config, checkpoint.params, *batch[2:])
+    ours = branch_logits(checkpoint.config, checkpoint.params, *batch[2:])
     for b, g in np.ndindex(*batch.branches.ids.shape[:2]):
         theirs = their_logits(checkpoint, whole_row(batch.prompt, batch.branches, b, g), batch.images[b])
         length = batch.branches.valid[b, g].sum()
@@ -89,36 +95,35 @@ def check_logits(checkpoint: Checkpoint, batch: Batch, their_logits: TheirLogits
 
 
 def check_greedy_tokens(checkpoint: Checkpoint, batch: Batch, their_logits: TheirLogits) -> None:
-    """What a rollout finds likeliest, 32 times, is what they find likeliest, reading everything anew each time."""
+    """The word that a rollout finds likeliest, 32 times, is theirs, who read everything anew each time."""
     prompt, _ = split_rows(batch.rows, [len(row) for row in batch.rows])
-    rollout = make_rollout(checkpoint.config, group_size=2, max_tokens=32, end_ids=[-1], temperature=0.0)
+    options = {"banned": np.arange(VOCAB) >= IMAGE, "temperature": 0.0}
+    rollout = make_rollout(checkpoint.config, group_size=2, max_tokens=32, end_ids=[-1], **options)
     found = jax.jit(rollout)(checkpoint.params, batch.patches, prompt, jax.random.key(0)).ids
     for b, row in enumerate(batch.rows):
         ids = row
         for _ in range(32):
-            ids = np.append(ids, their_logits(checkpoint, ids, batch.images[b])[-1].argmax())
+            ids = np.append(ids, their_logits(checkpoint, ids, batch.images[b])[-1, :IMAGE].argmax())
         np.testing.assert_array_equal(found[b], [ids[len(row) :]] * 2)
 
 
-def check_round_trip(checkpoint: Checkpoint) -> None:
-    """What we write loads there, bit for bit."""
-    import torch
-
-    written = {name: torch.from_numpy(x) for name, x in exported(checkpoint.table, checkpoint.params).items()}
-    back = type(checkpoint.theirs).from_pretrained(None, config=checkpoint.theirs.config, state_dict=written)
+def check_round_trip(checkpoint: Checkpoint, folder: Path) -> None:
+    """What we write to an empty folder loads there, bit for bit."""
+    write_weights(folder, checkpoint.table, checkpoint.params)
+    shutil.copy(checkpoint.folder / "config.json", folder)
+    back = type(checkpoint.theirs).from_pretrained(folder).state_dict()
     expected = checkpoint.theirs.state_dict()
-    assert back.state_dict().keys() == expected.keys()
-    for name, tensor in back.state_dict().items():
+    assert back.keys() == expected.keys()
+    for name, tensor in back.items():
         np.testing.assert_array_equal(tensor, expected[name], err_msg=name)
 
 
 def check_options(checkpoint: Checkpoint, batch: Batch, others: Sequence[VLMConfig]) -> None:
     """What makes the family one changes the logits of prompts with images, so the other checks would see it missing."""
-    run = jax.jit(branch_logits, static_argnums=0)
-    plain = run(checkpoint.config, checkpoint.params, *batch[2:])
+    plain = branch_logits(checkpoint.config, checkpoint.params, *batch[2:])
     for other in others:
         assert other != checkpoint.config
-        assert np.abs(run(other, checkpoint.params, *batch[2:]) - plain)[:2].max() > 1e-2
+        assert np.abs(branch_logits(other, checkpoint.params, *batch[2:]) - plain)[:2].max() > 1e-2
 
 
 def save_random(model, folder):
@@ -134,51 +139,15 @@ def save_random(model, folder):
     return json.loads((folder / "config.json").read_text())
 
 
-def import_weights(config, table, folder, spellings):
-    """Our parameters from a checkpoint of one file."""
-    tensors, shapes = load_file(folder / "model.safetensors"), flatten(abstract_parameters(config))
-    tensors = {respelled(name, spellings): tensor for name, tensor in tensors.items()}
-    params = {}
-    for name, weight in match_table(table, shapes).items():
-        read = [weight.to_ours(tensors[theirs]) for theirs in weight.their_names(shapes[name].shape)]
-        array = np.stack(read) if weight.stacked else read[0]
-        assert array.shape == shapes[name].shape, name
-        *nodes, leaf = name.split("/")
-        node = params
-        for part in nodes:
-            node = node.setdefault(part, {})
-        node[leaf] = np.ascontiguousarray(array)
-    return params
-
-
-def exported(table, params):
-    """The checkpoint's tensors, made of our parameters again."""
-    pieces, leaves = {}, flatten(params)
-    for name, weight in match_table(table, leaves).items():
-        arrays = leaves[name] if weight.stacked else [leaves[name]]
-        for theirs, array in zip(weight.their_names(leaves[name].shape), arrays, strict=True):
-            pieces.setdefault(theirs, {})[weight.part] = weight.layout.to_theirs(array)
-    return {name: np.concatenate([held[part] for part in sorted(held)]) for name, held in pieces.items()}
-
-
 def patches_of(prompts, patch_size, merge):
     """The patches of each prompt's images [h w 3], padded to the longest prompt and one block more."""
-    length = (
-        max(sum(image[..., 0].size for image in images) for images in prompts) // patch_size**2 + merge**2
-    )
-    batch = ImagePatches(
-        np.zeros((len(prompts), length, patch_size**2 * 3), np.uint8),
-        *(np.full((len(prompts), length), fill, np.int32) for fill in (0, 0, -1)),
-    )
-    for b, images in enumerate(prompts):
-        start = 0
-        for number, image in enumerate(images):
-            cut = jax.tree.map(lambda x: x[0], cut_images(image[None], patch_size, merge))
-            here = slice(start, start + len(cut.rows))
-            for field, values in zip(batch, cut._replace(image=number), strict=True):
-                field[b, here] = values
-            start = here.stop
-    return batch
+    cut = [
+        [cut_patches(image, patch_size=patch_size, merge=merge, index=i) for i, image in enumerate(images)]
+        for images in prompts
+    ]
+    joined = [join_patches(tiles) if tiles else no_patches(patch_size) for tiles in cut]
+    longest = max(len(patches.image) for patches in joined)
+    return stack_patches(joined, counts=[longest + merge**2], merge=merge)
 
 
 def split_rows(ids, starts):
@@ -195,6 +164,7 @@ def split_rows(ids, starts):
     return prompt, branches
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def branch_logits(config, params, images, prompt, branches):
     """Logits that predict each branch token: [B G R V]."""
     model, variables = VLM(config), {"params": params}

@@ -128,8 +128,8 @@ def test_greedy_tokens(checkpoint, batch):
     check_greedy_tokens(checkpoint, batch, their_logits)
 
 
-def test_weights_come_back_bit_for_bit(checkpoint):
-    check_round_trip(checkpoint)
+def test_weights_come_back_bit_for_bit(checkpoint, tmp_path):
+    check_round_trip(checkpoint, tmp_path)
 
 
 def test_every_option_matters(checkpoint, batch):
@@ -145,7 +145,11 @@ def test_every_option_matters(checkpoint, batch):
 def test_what_a_config_leaves_out():
     """SmolVLM's files say little; `transformers` knows the rest."""
     text = {"model_type": "llama", "hidden_size": 64, "num_attention_heads": 2, "rope_theta": 100_000}
-    brief = {"model_type": "smolvlm", "text_config": text, "vision_config": {"image_size": 512, "patch_size": 16}}
+    brief = {
+        "model_type": "smolvlm",
+        "text_config": text,
+        "vision_config": {"image_size": 512, "patch_size": 16},
+    }
     config = model_config(brief)
     assert isinstance(config, VLMConfig)
     assert config == model_config(transformers.SmolVLMConfig(**brief).to_dict())

@@ -137,8 +137,8 @@ def test_greedy_tokens(checkpoint, batch):
     check_greedy_tokens(checkpoint, batch, their_logits)
 
 
-def test_weights_come_back_bit_for_bit(checkpoint):
-    check_round_trip(checkpoint)
+def test_weights_come_back_bit_for_bit(checkpoint, tmp_path):
+    check_round_trip(checkpoint, tmp_path)
 
 
 def test_every_option_matters(checkpoint, batch):

@@ -18,19 +18,19 @@ _WINDOWS = 1 << 10
 
 
 class ImagePatches(NamedTuple):
-    """The patches of all images of a prompt, in block order, padded on the right.
+    """The patches of all images of a prompt, in block order, padded on the right; on the host also without B.
 
     Attributes:
-        pixels: [B N patch_pixels], bytes; row, column, channel.
-        rows: [B N] row of the patch in its image, in patches.
-        columns: [B N] likewise.
-        image: [B N] number of its image in the prompt, from 0; -1 for padding.
+        pixels: bytes; row, column, channel.
+        rows: row of the patch in its image, in patches.
+        columns: likewise.
+        image: number of its image in the prompt, from 0 (a tile of an image is one, too); -1 for padding.
     """
 
-    pixels: UInt8[Array, "B N pixels"]
-    rows: Int[Array, "B N"]
-    columns: Int[Array, "B N"]
-    image: Int[Array, "B N"]
+    pixels: UInt8[Array, "*B N pixels"]
+    rows: Int[Array, "*B N"]
+    columns: Int[Array, "*B N"]
+    image: Int[Array, "*B N"]
 
 
 def patchify(images: Array, patch_size: int, merge: int = 1) -> Array:
@@ -42,6 +42,15 @@ def patchify(images: Array, patch_size: int, merge: int = 1) -> Array:
     )
     patches = blocks.transpose(0, 1, 4, 2, 5, 3, 6, 7)
     return patches.reshape(batch, -1, patch_size * patch_size * channels)
+
+
+def normalise(
+    pixels: UInt8[Array, "*E pixels"], mean: tuple[float, float, float], std: tuple[float, float, float]
+) -> Float[Array, "*E pixels"]:
+    """(byte / 255 − mean) / std, by channel: bytes travel to the device and become numbers around 0 there."""
+    channels = pixels.astype(jnp.float32).reshape(*pixels.shape[:-1], -1, 3)
+    mean, std = jnp.array(mean), jnp.array(std)
+    return (channels / (255.0 * std) - mean / std).reshape(pixels.shape)
 
 
 def cut_images(images: UInt8[Array, "B h w 3"], patch_size: int, merge: int = 1) -> ImagePatches:

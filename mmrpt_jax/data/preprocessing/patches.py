@@ -1,33 +1,18 @@
-"""The patches of a prompt's images, in the order in which a vision tower merges them."""
+"""The patches of a prompt's images, in the order in which a vision tower merges them.
+
+The order is by blocks: the m x m patches that become one visual token are neighbours, row by row inside the block,
+blocks row by row inside the tile. So merging is a reshape for every tower: Qwen's merger and Idefics3's pixel shuffle
+concatenate the features of a block in this very order (Idefics3's channels are block row, block column, feature),
+Gemma's pooling averages them.
+"""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int32, UInt8
+from jaxtyping import UInt8
 
 from mmrpt_jax.data.prompts import bucket
-
-
-class ImagePatches(NamedTuple):
-    """All patches of one prompt's images; `stack_patches` puts a batch axis in front of every field.
-
-    The order is by blocks: the m x m patches that become one visual token are neighbours, row by row inside the block,
-    blocks row by row inside the tile. So merging is a reshape for every tower: Qwen's merger and Idefics3's pixel
-    shuffle concatenate the features of a block in this very order (Idefics3's channels are block row, block column,
-    feature), Gemma's pooling averages them.
-
-    Attributes:
-        pixels: bytes after the resize; row, column, channel inside a patch. They are normalised on the device.
-        rows: row of the patch in its tile.
-        columns: column of the patch in its tile.
-        image: index of the patch's tile within the prompt; -1 is padding.
-    """
-
-    pixels: UInt8[np.ndarray, "*B N pixels"]
-    rows: Int32[np.ndarray, "*B N"]
-    columns: Int32[np.ndarray, "*B N"]
-    image: Int32[np.ndarray, "*B N"]
+from mmrpt_jax.models.patches import ImagePatches
 
 
 def cut_patches(

@@ -14,7 +14,13 @@ from mmrpt_jax.models.families.lineage import (
     norm,
     rotary_config,
 )
-from mmrpt_jax.models.families.siglip_tower import image_side, patch_weights, tower_config, tower_weights
+from mmrpt_jax.models.families.siglip_tower import (
+    TOWER,
+    image_side,
+    patch_weights,
+    tower_config,
+    tower_weights,
+)
 from mmrpt_jax.models.weight_table import Weight
 
 # What a published `config.json` leaves out.
@@ -36,16 +42,6 @@ _TEXT = {
     "rope_local_base_freq": 10_000.0,
     "attn_logit_softcapping": 0.0,
     "final_logit_softcapping": 0.0,
-}
-_VISION = {
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "image_size": 224,
-    "patch_size": 16,
-    "hidden_act": "gelu_pytorch_tanh",
-    "layer_norm_eps": 1e-6,
 }
 # Since version 5, `transformers` leaves a step out of the names of the tower.
 SPELLINGS = {
@@ -90,7 +86,7 @@ def model_config(config: Mapping[str, Any]) -> VLMConfig:
             norm="rms_centred",
             sandwich_norms=True,
         ),
-        vision=_vision(filled(config["vision_config"], _VISION), math.isqrt(image_tokens)),
+        vision=_vision(filled(config["vision_config"], TOWER), math.isqrt(image_tokens)),
         image_attention="bidirectional",
         tied=config.get("tie_word_embeddings", True),
         logit_softcap=text["final_logit_softcapping"],
@@ -102,7 +98,9 @@ def _ropes(text: Mapping[str, Any]) -> tuple[RotaryConfig, RotaryConfig]:
     kinds = text.get("rope_parameters")
     if kinds is None:
         return rotary_config(text), RotaryConfig(text["rope_local_base_freq"])
-    whole, local = (rotary_config({"rope_parameters": kinds[f"{kind}_attention"]}) for kind in ("full", "sliding"))
+    whole, local = (
+        rotary_config({"rope_parameters": kinds[f"{kind}_attention"]}) for kind in ("full", "sliding")
+    )
     return whole, local
 
 
@@ -132,8 +130,10 @@ def weight_table(model: VLMConfig) -> list[Weight]:
     theirs, connector = "vision_tower.vision_model", "multi_modal_projector."
     return [
         *decoder_weights("language_model.model.", head="language_model.lm_head", norms=SANDWICH_NORMS),
-        *patch_weights("vision", f"{theirs}.embeddings", model.vision.patch_size),
-        *tower_weights("vision/stack", f"{theirs}.encoder.layers"),
+        *patch_weights(
+            "vision/patch_embedding", "vision/positions", f"{theirs}.embeddings", model.vision.patch_size
+        ),
+        *tower_weights("vision/stack", f"{theirs}.encoder"),
         *norm("vision/stack/final_norm", f"{theirs}.post_layernorm"),
         *norm("vision/connector_norm", f"{connector}mm_soft_emb_norm"),
         # Kept as [in out], unlike other matrices.

@@ -13,7 +13,13 @@ from mmrpt_jax.models.families.lineage import (
     norm,
     rotary_config,
 )
-from mmrpt_jax.models.families.siglip_tower import image_side, patch_weights, tower_config, tower_weights
+from mmrpt_jax.models.families.siglip_tower import (
+    TOWER,
+    image_side,
+    patch_weights,
+    tower_config,
+    tower_weights,
+)
 from mmrpt_jax.models.weight_table import Weight
 
 # What a published `config.json` leaves out.
@@ -29,16 +35,7 @@ _TEXT = {
     "attention_bias": False,
     "mlp_bias": False,
 }
-_VISION = {
-    "hidden_size": 1152,
-    "intermediate_size": 3072,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 16,
-    "image_size": 224,
-    "patch_size": 32,
-    "hidden_act": "gelu_pytorch_tanh",
-    "layer_norm_eps": 1e-6,
-}
+_VISION = {**TOWER, "hidden_size": 1152, "num_attention_heads": 16, "patch_size": 32}
 
 
 def model_config(config: Mapping[str, Any]) -> VLMConfig:
@@ -77,8 +74,10 @@ def weight_table(model: VLMConfig) -> list[Weight]:
     theirs = "model.vision_model"
     return [
         *decoder_weights("model.text_model."),
-        *patch_weights("vision", f"{theirs}.embeddings", model.vision.patch_size),
-        *tower_weights("vision/stack", f"{theirs}.encoder.layers"),
+        *patch_weights(
+            "vision/patch_embedding", "vision/positions", f"{theirs}.embeddings", model.vision.patch_size
+        ),
+        *tower_weights("vision/stack", f"{theirs}.encoder"),
         *norm("vision/stack/final_norm", f"{theirs}.post_layernorm"),
         *linear("vision/connector_out", "model.connector.modality_projection.proj"),
     ]

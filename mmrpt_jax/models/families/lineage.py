@@ -17,11 +17,11 @@ def filled(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, 
     return {**defaults, **{key: value for key, value in config.items() if value is not None}}
 
 
-def linear(ours: str, theirs: str, **options: Any) -> list[Weight]:
-    """A matrix with its bias; an entry that a model has no weight for is not used."""
+def linear(ours: str, theirs: str, *, joint: str = ".", **options: Any) -> list[Weight]:
+    """A matrix with its bias, behind `joint` in theirs; an entry that a model has no weight for is not used."""
     return [
-        Weight(f"{ours}/kernel", f"{theirs}.weight", TRANSPOSE, **options),
-        Weight(f"{ours}/bias", f"{theirs}.bias", AS_IS, **options),
+        Weight(f"{ours}/kernel", f"{theirs}{joint}weight", TRANSPOSE, **options),
+        Weight(f"{ours}/bias", f"{theirs}{joint}bias", AS_IS, **options),
     ]
 
 
@@ -30,10 +30,13 @@ def norm(ours: str, theirs: str) -> list[Weight]:
     return [Weight(f"{ours}/scale", f"{theirs}.weight"), Weight(f"{ours}/bias", f"{theirs}.bias")]
 
 
-def fused_attention(ours: str, theirs: str) -> list[Weight]:
+def fused_attention(ours: str, theirs: str, *, joint: str = ".") -> list[Weight]:
     """Queries, keys and values that lie in one matrix, one above the other."""
-    names = enumerate(("query", "key", "value"))
-    return [weight for index, name in names for weight in linear(f"{ours}/{name}", theirs, part=(index, 3))]
+    return [
+        weight
+        for index, name in enumerate(("query", "key", "value"))
+        for weight in linear(f"{ours}/{name}", theirs, joint=joint, part=(index, 3))
+    ]
 
 
 # Our norms of a layer and theirs. What stands behind the attention is the MLP's norm, or, in a sandwich, its own.

@@ -19,7 +19,7 @@ class Family(NamedTuple):
         model_config: our config from a parsed `config.json`.
         weight_table: the weights of that config and their names.
         ignored: patterns of names that may be in a checkpoint and are not used.
-        spellings: other beginnings of names, and how the table begins those; for reading only.
+        spellings: other beginnings that names may have in a checkpoint, and what the table says for each.
     """
 
     model_config: Callable[[Mapping[str, Any]], VLMConfig]
@@ -52,11 +52,3 @@ def find_family(config: Mapping[str, Any]) -> Family:
             f"take a checkpoint of {', '.join(FAMILIES)}"
         )
     return FAMILIES[kind]
-
-
-def respelled(name: str, spellings: Mapping[str, str]) -> str:
-    """A tensor's name as the table has it, whichever way its file spells it."""
-    for theirs, ours in spellings.items():
-        if name.startswith(theirs):
-            return ours + name.removeprefix(theirs)
-    return name

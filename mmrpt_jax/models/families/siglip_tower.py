@@ -7,6 +7,18 @@ from mmrpt_jax.models.config import TransformerConfig
 from mmrpt_jax.models.families.lineage import ACTIVATIONS, linear, norm
 from mmrpt_jax.models.weight_table import Weight, patches
 
+# What a published `config.json` of SigLIP leaves out.
+TOWER = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "image_size": 224,
+    "patch_size": 16,
+    "hidden_act": "gelu_pytorch_tanh",
+    "layer_norm_eps": 1e-6,
+}
+
 
 def tower_config(numbers: Mapping[str, Any]) -> TransformerConfig:
     """The transformer, from numbers that leave nothing out; also SigLIP's tower of texts."""
@@ -34,22 +46,19 @@ def image_side(numbers: Mapping[str, Any]) -> int:
     return numbers["image_size"] // numbers["patch_size"] * numbers["patch_size"]
 
 
-def patch_weights(ours: str, theirs: str, patch_size: int) -> list[Weight]:
-    """Embedding of patches and learned positions, row by row."""
+def patch_weights(embedding: str, positions: str, theirs: str, patch_size: int) -> list[Weight]:
+    """Our embedding of patches and our learned positions, row by row; both stand together in theirs."""
+    layout = patches((3, patch_size, patch_size), (1, 2, 0))
     return [
-        Weight(
-            f"{ours}/patch_embedding/kernel",
-            f"{theirs}.patch_embedding.weight",
-            patches((3, patch_size, patch_size), (1, 2, 0)),
-        ),
-        Weight(f"{ours}/patch_embedding/bias", f"{theirs}.patch_embedding.bias"),
-        Weight(f"{ours}/positions", f"{theirs}.position_embedding.weight"),
+        Weight(f"{embedding}/kernel", f"{theirs}.patch_embedding.weight", layout),
+        Weight(f"{embedding}/bias", f"{theirs}.patch_embedding.bias"),
+        Weight(positions, f"{theirs}.position_embedding.weight"),
     ]
 
 
 def tower_weights(ours: str, theirs: str) -> list[Weight]:
     """The layers of the transformer."""
-    layer, ours = f"{theirs}.{{layer}}.", f"{ours}/layers/"
+    layer, ours = f"{theirs}.layers.{{layer}}.", f"{ours}/layers/"
     return [
         *norm(f"{ours}attention_norm", f"{layer}layer_norm1"),
         *linear(f"{ours}query", f"{layer}self_attn.q_proj"),
