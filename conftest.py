@@ -28,11 +28,11 @@ def pytest_cmdline_main(config):
 @pytest.fixture(scope="session")
 def tiny_tokenizer():
     """Words of the scenes' language in few merges."""
-    from mmrpt_jax.data.prompts import caption_prompt, fill_prompt
+    from mmrpt_jax.data.prompts import Wording
     from mmrpt_jax.data.tokenizer import train_tokenizer
 
     captions = ("a red circle is above the blue square .", "there are two green triangles .")
-    return train_tokenizer([caption_prompt(), fill_prompt(""), *captions * 4], vocab_size=320)
+    return train_tokenizer([Wording().caption, Wording().fill_prompt(""), *captions * 4], vocab_size=320)
 
 
 @pytest.fixture(scope="session")
@@ -46,6 +46,14 @@ def tiny_model(tiny_tokenizer):
         decoder=TransformerConfig(kv_heads=1, qk_norm=True, **sizes),
         vision=VisionConfig(16, 16, 8, TransformerConfig(kv_heads=2, rope=None, **sizes)),
     )
+
+
+@pytest.fixture(scope="session")
+def tiny_processor(tiny_tokenizer):
+    """What the tiny model reads."""
+    from mmrpt_jax.data.processor import FixedSizeProcessor
+
+    return FixedSizeProcessor(tiny_tokenizer, 16, 16, 8, lengths=(16, 24, 48))
 
 
 @pytest.fixture(scope="session")

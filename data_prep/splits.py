@@ -1,5 +1,6 @@
 """Which split a record belongs to."""
 
+import dataclasses
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
@@ -9,6 +10,7 @@ from mmrpt_jax.reporting.command_line import UsageError
 _SETTING = re.compile(r"([A-Za-z]\w*)=(0?\.\d+)", re.ASCII)
 
 
+@dataclasses.dataclass(frozen=True)
 class Splitter:
     """Assigns records to splits by their group, so that a group never lies in two of them.
 
@@ -16,15 +18,14 @@ class Splitter:
     of the group, so adding rows moves no old ones; all others stay in the split of their file.
     """
 
-    def __init__(self, source: str, fractions: Mapping[str, float]):
-        self._source = source
-        self._fractions = fractions
+    source: str
+    fractions: Mapping[str, float]
 
     def __call__(self, file_split: str, group: str) -> str:
         """Returns the split of a record of `group` from the file split `file_split`."""
-        if file_split == self._source:
+        if file_split == self.source:
             place = int.from_bytes(hashlib.sha256(group.encode()).digest()[:8], "big") / 2**64
-            for split, fraction in self._fractions.items():
+            for split, fraction in self.fractions.items():
                 if place < fraction:
                     return split
                 place -= fraction
@@ -46,12 +47,12 @@ def make_splitter(settings: Sequence[str], file_splits: Sequence[str]) -> Splitt
             )
         if match[1] in file_splits:
             raise UsageError(
-                f"--split_fraction {setting}: {match[1]} is the split of a file; choose another name"
+                f"--split_fraction {setting}: {match[1]} is a split already; choose another name"
             )
         fractions[match[1]] = float(match[2])
     if sum(fractions.values()) >= 1:
         raise UsageError("the fractions of --split_fraction must sum to less than 1")
     source = file_splits[0] if len(file_splits) == 1 else "train"
     if fractions and source not in file_splits:
-        raise UsageError("--split_fraction needs a train.jsonl to take from, or a single *.jsonl file")
+        raise UsageError("--split_fraction needs a split train to take from, or a single split")
     return Splitter(source, fractions)

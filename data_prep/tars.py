@@ -1,49 +1,59 @@
-"""Images inside a .tar, read in place: nothing is ever unpacked to disk."""
+"""Files inside a .tar, read in place: nothing is ever unpacked to disk."""
 
+import io
 import tarfile
-from collections.abc import Callable
-from pathlib import Path, PurePosixPath
-from types import TracebackType
-from typing import Self
+from collections.abc import Callable, Iterator
+from pathlib import PurePosixPath
+from typing import BinaryIO
 
+from data_prep.disk_index import Place
 from data_prep.errors import Reject
-from mmrpt_jax.reporting.command_line import UsageError
+from data_prep.sources.base import MAX_IMAGE_BYTES
 
-MAX_IMAGE_BYTES = 256 * 2**20
+_MAX_HEADER_BYTES = 2**20
+
+
+def tar_members(file: BinaryIO, on_reject: Callable[[Reject], None]) -> Iterator[tuple[str, Place]]:
+    """Yields (path, place) of the regular files of an uncompressed .tar, in order.
+
+    Links, devices, and members with absolute paths or ".." are reported to `on_reject` and passed over, and so is the
+    place where a damaged archive stops being readable.
+
+    Raises:
+        tarfile.ReadError: `file` is no uncompressed tar archive.
+    """
+    headers = _Headers(file)
+    count = offset = 0
+    with _open(headers) as archive:
+        try:
+            while member := archive.next():
+                # A negative size would send the reader back to the same members for ever.
+                if member.size < 0 or archive.offset <= offset:
+                    raise tarfile.ReadError(f"{member.name!r} has {member.size} bytes")
+                count, offset = count + 1, archive.offset
+                if name := _safe_name(member, on_reject):
+                    yield name, (member.offset_data, member.size)
+                archive.members.clear()  # type: ignore[attr-defined]  # every header would be kept
+                headers.allowance = _MAX_HEADER_BYTES
+        except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
+            on_reject(Reject("damaged tar", f"unreadable after {count} members: {error}"))
+            return
+        # tarfile takes a damaged header for the end of the archive; a true end is empty or zeros.
+        file.seek(archive.offset)
+        if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
+            on_reject(Reject("damaged tar", f"unreadable after {count} members: bad header"))
 
 
 class TarImages:
-    """Random access by name to the regular files of an uncompressed .tar.
+    """Reads files of a .tar by name, from where `place_of` says that they are."""
 
-    Links, devices, and members with absolute paths or ".." are reported to `on_reject` and left alone, and so
-    is the place where a damaged archive stops being readable. Of two members of one name the later one
-    counts, as in tar.
-
-    Raises:
-        UsageError: the file is no uncompressed tar archive.
-    """
-
-    def __init__(self, path: Path, on_reject: Callable[[Reject], None]):
-        self._places: dict[str, tuple[int, int]] = {}
-        self._file = path.open("rb")
-        try:
-            with tarfile.open(fileobj=self._file, mode="r:") as archive:
-                self._index(archive, on_reject)
-        except tarfile.ReadError as error:
-            self._file.close()
-            raise UsageError(f"{path} is not an uncompressed tar archive ({error})") from error
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._file.close()
+    def __init__(self, file: BinaryIO, place_of: Callable[[str], Place | None]):
+        self._file = file
+        self._place_of = place_of
 
     def read(self, name: str) -> bytes:
         """Returns the bytes of the file `name`; raises Reject if it is missing, cut off, or far too large."""
-        place = self._places.get(str(PurePosixPath(name)))
+        place = self._place_of(str(PurePosixPath(name)))
         if place is None:
             raise Reject("missing image", f"{name!r} is not in the archive")
         offset, size = place
@@ -55,24 +65,43 @@ class TarImages:
             raise Reject("unreadable image", f"{name!r} is cut off: {len(data)} of {size} bytes are there")
         return data
 
-    def _index(self, archive: tarfile.TarFile, on_reject: Callable[[Reject], None]) -> None:
-        try:
-            while member := archive.next():
-                archive.members.clear()  # type: ignore[attr-defined]  # every header would be kept
-                self._add(member, on_reject)
-        except (tarfile.TarError, ValueError, OverflowError) as error:
-            on_reject(Reject("damaged tar", f"unreadable after {len(self._places)} files: {error}"))
-            return
-        # tarfile takes a damaged header for the end of the archive; a true end is empty or zeros.
-        self._file.seek(archive.offset)
-        if self._file.read(tarfile.BLOCKSIZE).strip(b"\0"):
-            on_reject(Reject("damaged tar", f"unreadable after {len(self._places)} files: bad header"))
 
-    def _add(self, member: tarfile.TarInfo, on_reject: Callable[[Reject], None]) -> None:
-        path = PurePosixPath(member.name)
-        if path.is_absolute() or ".." in path.parts:
-            on_reject(Reject("unsafe tar member", f"{member.name!r} points outside the archive"))
-        elif member.isreg() and not member.issparse():
-            self._places[str(path)] = (member.offset_data, member.size)
-        elif not member.isdir():
-            on_reject(Reject("unsafe tar member", f"{member.name!r} is no regular file"))
+class _Headers(io.RawIOBase):
+    """A file of which tarfile reads headers only, and no more of them at a time than a sane archive has.
+
+    An extended header may state any length, and may be followed by any number of others.
+    """
+
+    def __init__(self, file: BinaryIO):
+        self._file = file
+        self.allowance = _MAX_HEADER_BYTES
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= self.allowance:
+            raise tarfile.ReadError(f"more than {_MAX_HEADER_BYTES} bytes of headers for one member")
+        self.allowance -= size
+        return self._file.read(size)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+
+def _open(headers: _Headers) -> tarfile.TarFile:
+    try:
+        return tarfile.open(fileobj=headers, mode="r:")
+    except (ValueError, OverflowError, RecursionError) as error:
+        raise tarfile.ReadError(str(error)) from error
+
+
+def _safe_name(member: tarfile.TarInfo, on_reject: Callable[[Reject], None]) -> str | None:
+    path = PurePosixPath(member.name)
+    if path.is_absolute() or ".." in path.parts:
+        on_reject(Reject("unsafe tar member", f"{member.name!r} points outside the archive"))
+    elif member.isreg() and not member.issparse():
+        return str(path)
+    elif not member.isdir():
+        on_reject(Reject("unsafe tar member", f"{member.name!r} is no regular file"))
+    return None

@@ -30,7 +30,7 @@ def draw(options: argparse.Namespace) -> str:
     check_geneval_folder(options.out, metadata, samples=options.samples)
     run = open_finished(options.workdir)
     texts = [entry["prompt"] for entry in metadata]
-    safe = safe_prompts(run.tokenizer, texts, run.config.data.drawing_lengths)
+    safe = safe_prompts(run.tokenizer, run.wording, texts, run.config.data.drawing_lengths)
     params = trained_arm(run, options.arm)
     if warning := unknown_words_warning(run.tokenizer, safe):
         print(f"warning: {warning}", file=sys.stderr)

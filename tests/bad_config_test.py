@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 from safetensors.numpy import save_file
 
 from experiments.configs import lvrpo_scenes, mmrpt_scenes
+from mmrpt_jax.data.records import Record, write_records
 from mmrpt_jax.data.tokenizer import load_tokenizer
 from mmrpt_jax.models import abstract_parameters
 from mmrpt_jax.models.linear_autoencoder import LinearAutoencoder, save_linear_autoencoder
@@ -18,6 +19,8 @@ from mmrpt_jax.stages.mmrpt.validate import check_config
 from mmrpt_jax.stages.run import model_config, unified_config
 from tests.miniature import miniature_config, miniature_lvrpo_config
 
+LORA = {"rank": 4, "alpha": 16.0, "targets": ("decoder",)}
+
 
 @pytest.fixture
 def config():
@@ -27,15 +30,53 @@ def config():
     return config
 
 
-def test_a_good_config_passes(config, tmp_path):
+@pytest.fixture
+def dataset(tmp_path):
+    """A dataset of one record."""
+    record = Record(id="a", image=b"", captions=["x"], qa=[], group="a", extra="{}")
+    write_records(tmp_path / "set", "set", {"train": [record]})
+    return tmp_path / "set"
+
+
+def test_a_good_config_passes(config, dataset, tmp_path):
     check_config(config)
     weights = tmp_path / "weights.safetensors"
     weights.touch()
-    with config.unlocked():
-        config.update_from_flattened_dict(
-            {"data.kind": "records", "data.path": str(tmp_path), "init.weights": str(weights)}
-        )
+    use_records(config, dataset)
+    config.init.weights = str(weights)
     check_config(config)
+
+
+def use_records(config, dataset, **changes):
+    with config.unlocked():
+        config.data.update({"kind": "records", "path": str(dataset)} | changes)
+
+
+def test_damaged_data_ends_before_anything_is_computed(config, dataset):
+    shard = dataset / "set-train.array_record-00000"
+    data = bytearray(shard.read_bytes())
+    data[1000] ^= 1
+    shard.write_bytes(data)
+    use_records(config, dataset)
+    check_config(config)
+    use_records(config, dataset, checksums=True)
+    with pytest.raises(ConfigError, match=r"config\.data: .*set-train\.array_record-00000 was changed"):
+        check_config(config)
+    shard.write_bytes(data[:-1])
+    use_records(config, dataset, checksums=False)
+    with pytest.raises(
+        ConfigError, match=r"set-train\.array_record-00000 has \d+ bytes, manifest\.json says"
+    ):
+        check_config(config)
+
+
+def test_data_that_is_no_dataset_is_named(config, dataset, tmp_path):
+    use_records(config, tmp_path)
+    with pytest.raises(ConfigError, match="holds no dataset"):
+        check_config(config)
+    use_records(config, dataset, split="dev")
+    with pytest.raises(ConfigError, match="dev"):
+        check_config(config)
 
 
 @pytest.mark.parametrize(
@@ -102,6 +143,25 @@ def test_a_good_config_passes(config, tmp_path):
             {"model.vision.image_height": 32},
             "config.model.vision.image_height is 32: scenes are 64 x 64 pixels",
         ),
+        (
+            {"train.param_dtype": "float16"},
+            "config.train.param_dtype: 'float16' is unknown, did you mean 'bfloat16'?",
+        ),
+        ({"train.compute_dtype": "fp32"}, "config.train.compute_dtype: 'fp32' is unknown"),
+        (
+            {"train.frozen": ("vison",)},
+            "config.train.frozen: 'vison' matches nothing, did you mean 'vision'?",
+        ),
+        ({"train.frozen": ("(vision",)}, "config.train.frozen: '(vision' is no regular expression"),
+        ({"train.frozen": (".*",)}, "config.train.frozen=('.*',) leaves nothing to train"),
+        ({"train.lora.rank": -1}, "config.train.lora.rank is -1: it must be at least 0"),
+        ({"train.lora": LORA | {"alpha": 0.0}}, "config.train.lora.alpha is 0.0: it must be above 0"),
+        ({"train.lora": LORA | {"targets": ()}}, "config.train.lora.targets is empty"),
+        (
+            {"train.lora": LORA | {"targets": ("decoder/query",)}},
+            "config.train.lora.targets: 'decoder/query' matches nothing, did you mean 'decoder/layers/query'?",
+        ),
+        ({"train.lora": LORA}, "config.train.lora.rank=4 adapts weights that are given"),
     ],
 )
 def test_what_cannot_run_is_told_in_one_sentence(config, changes, message):

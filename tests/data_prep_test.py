@@ -1,68 +1,25 @@
 """The converter and the inspector, from files to records, on good, corrupt and real input."""
 
 import collections
-import io
 import itertools
 import json
 import os
-import struct
 import subprocess
 import sys
 import tarfile
-import zlib
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from data_prep import convert, inspect
+from data_prep import inspect
 from data_prep.splits import make_splitter
 from mmrpt_jax.data.images import image_size
 from mmrpt_jax.data.records import open_records
+from tests.data_folders import add_member, bomb, encode, rejects, run, write_folder
 
 ROOT = Path(__file__).parents[1]
 REAL = Path(os.environ.get("MMRPT_DATA", ROOT.parent / "shared" / "data"))
-
-
-def encode(color=(1, 2, 3), size=(6, 4), file_format="PNG"):
-    buffer = io.BytesIO()
-    Image.new("RGB", size, color).save(buffer, file_format)
-    return buffer.getvalue()
-
-
-def bomb():
-    """A PNG of a few bytes whose header promises 60,000 x 60,000 pixels."""
-    chunks = (b"IHDR" + struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0), b"IDAT")
-    packed = (
-        struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) for chunk in chunks
-    )
-    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
-
-
-def add_member(archive, name, data=b"", **fields):
-    member = tarfile.TarInfo(name)
-    member.size = len(data)
-    for field, value in fields.items():
-        setattr(member, field, value)
-    archive.addfile(member, io.BytesIO(data))
-
-
-def write_folder(folder, rows, images, split="train"):
-    """Writes rows (objects, or raw bytes for broken lines) and images as X.jsonl and X_images.tar."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lines = [row if isinstance(row, bytes) else json.dumps(row).encode() for row in rows]
-    (folder / f"{split}.jsonl").write_bytes(b"\n".join(lines) + b"\n")
-    with tarfile.open(folder / f"{split}_images.tar", "w") as archive:
-        for name, data in images.items():
-            add_member(archive, name, data)
-
-
-def run(folder, output, *flags):
-    return convert.main([f"--input={folder}", f"--output={output}", *flags])
-
-
-def rejects(output):
-    return [json.loads(line) for line in (output / "rejects.jsonl").read_text().splitlines()]
 
 
 def test_fields_are_mapped_by_flags_and_image_bytes_are_kept(tmp_path):

@@ -44,6 +44,8 @@ def test_results_hold_a_row_per_arm_and_every_measure(finished_run):
             measures = [f"fill/{world}/{c}" for c in ("right", "swapped", "none")]
             for measure in (*measures, f"cloze/{world}", f"finetuned/{world}"):
                 assert 0.0 <= row[measure] <= 1.0, measure
+        # Each is fine-tuned from its own parameters.
+        assert (finished_run / "arms" / row["arm"] / "finetune").is_dir()
     assert rows[0]["train_flops"] == 0
     assert rows[1]["train_flops"] == rows[2]["train_flops"] > 0
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import pytest
 
 from mmrpt_jax.data.preprocessing.patches import cut_patches, join_patches, no_patches, stack_patches
 from mmrpt_jax.models import VLM, BranchTokens, ImagePatches, PromptTokens, VLMConfig, abstract_parameters
@@ -22,6 +23,8 @@ from mmrpt_jax.models.head import logits, output_matrix
 from mmrpt_jax.models.import_weights import read_weights
 from mmrpt_jax.models.weight_table import Weight
 from mmrpt_jax.sampling.rollout import make_rollout
+
+torch = pytest.importorskip("torch", reason="parity tests need torch: pip install 'mmrpt_jax[parity]'")
 
 IMAGE, START, END, VOCAB = 150, 151, 152, 160
 
@@ -128,8 +131,6 @@ def check_options(checkpoint: Checkpoint, batch: Batch, others: Sequence[VLMConf
 
 def save_random(model, folder):
     """Saves a torch model, every parameter random, also those that are born as ones or zeros."""
-    import torch
-
     torch.set_num_threads(1)
     torch.manual_seed(0)
     with torch.no_grad():

@@ -27,10 +27,10 @@ from tests.family_parity import (
     check_round_trip,
     make_batch,
     open_random,
+    torch,
 )
 
-torch = pytest.importorskip("torch", reason="parity tests need torch: pip install 'mmrpt_jax[parity]'")
-gemma3 = pytest.importorskip("transformers.models.gemma3.modeling_gemma3")
+gemma3 = transformers.models.gemma3.modeling_gemma3
 
 PATCH, MERGE, WINDOW = 4, 2, 6
 # An image of 2 x 2 visual tokens fits into the window; a prompt does not.
@@ -171,7 +171,8 @@ def test_embeddings_are_scaled_in_the_type_of_the_parameters(checkpoint):
     with torch.no_grad():
         expected = theirs(torch.tensor(ids)).float().numpy()
     half = {**checkpoint.params, "embedding": jnp.asarray(checkpoint.params["embedding"], jnp.bfloat16)}
-    found = VLM(checkpoint.config).apply({"params": half}, ids, method=VLM.embed)
+    config = dataclasses.replace(checkpoint.config, compute_dtype="bfloat16")
+    found = VLM(config).apply({"params": half}, ids, method=VLM.embed)
     assert found.dtype == jnp.bfloat16
     np.testing.assert_array_equal(found.astype(np.float32), expected)
 

@@ -22,9 +22,8 @@ from tests.family_parity import (
     check_round_trip,
     make_batch,
     open_random,
+    torch,
 )
-
-torch = pytest.importorskip("torch", reason="parity tests need torch: pip install 'mmrpt_jax[parity]'")
 
 PATCH, MERGE = 4, 2
 TEXT = dict(

@@ -39,6 +39,13 @@ def test_a_mistake_is_one_sentence(arguments, sentence):
 def test_dry_run_prints_sizes_and_runs_nothing(tmp_path):
     result = launch(CONFIG, "--dry_run", f"--workdir={tmp_path / 'never'}")
     assert result.returncode == 0
-    for line in ("parameters", "policy step", "tokens per update", "memory of an update", "arm mmrpt"):
+    for line in (
+        "parameters",
+        "trained",
+        "policy step",
+        "tokens per update",
+        "memory of an update",
+        "arm mmrpt",
+    ):
         assert line in result.stdout
     assert not (tmp_path / "never").exists()

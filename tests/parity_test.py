@@ -140,8 +140,7 @@ def chosen_logprobs(logits, ids, start):
     return scores.gather(-1, ids[0, start:, None])[:, 0]
 
 
-@pytest.fixture(scope="module")
-def batch():
+def make_batch():
     """Two prompts of six and four tokens, three branches each, everything of another length."""
     rng = np.random.default_rng(0)
     prompt_valid = np.arange(6) < np.array([[6], [4]])
@@ -152,8 +151,8 @@ def batch():
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_decoder_equals_transformers(family, batch, tmp_path):
-    prompt, branches = batch
+def test_decoder_equals_transformers(family, tmp_path):
+    prompt, branches = batch = make_batch()
     model, config = theirs(family), ours(family)
     valid = branches.valid
     weights = np.where(valid, np.random.default_rng(1).normal(size=valid.shape), 0.0).astype(np.float32)
@@ -195,7 +194,7 @@ def test_decoder_equals_transformers(family, batch, tmp_path):
 
 
 @pytest.mark.parametrize("max_shard_bytes", [10_000, 10**9])
-def test_transformers_loads_what_we_write(max_shard_bytes, batch, tmp_path):
+def test_transformers_loads_what_we_write(max_shard_bytes, tmp_path):
     rng = np.random.default_rng(2)
     # Scales and embeddings of about 1, in our way of scaling them.
     params = jax.tree.map(
@@ -209,7 +208,7 @@ def test_transformers_loads_what_we_write(max_shard_bytes, batch, tmp_path):
     )
     assert not any(report.values())
 
-    prompt, branches = batch
+    prompt, branches = batch = make_batch()
     scaled = rescaled(params, 1 / ROOT_WIDTH)
     out = forward(ours("qwen2"), scaled, None, prompt, branches, temperature=1 / ROOT_WIDTH)
     for b, g, ids, start, length in each_branch(batch):

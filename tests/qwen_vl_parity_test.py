@@ -24,9 +24,8 @@ from tests.family_parity import (
     flat_pixels,
     make_batch,
     open_random,
+    torch,
 )
-
-torch = pytest.importorskip("torch", reason="parity tests need torch: pip install 'mmrpt_jax[parity]'")
 
 PATCH, MERGE, FRAMES = 4, 2, 2
 TEXT = dict(

@@ -18,9 +18,7 @@ from mmrpt_jax.models.families import siglip
 from mmrpt_jax.rewards.semantic_image import image_text_cosine
 from mmrpt_jax.stages.lvrpo.rewards import open_encoder
 from mmrpt_jax.stages.lvrpo.siglip_encoder import load_siglip
-from tests.family_parity import save_random
-
-torch = pytest.importorskip("torch", reason="parity tests need torch: pip install 'mmrpt_jax[parity]'")
+from tests.family_parity import save_random, torch
 
 LENGTH = 6
 TOWER = dict(hidden_size=16, intermediate_size=24, num_attention_heads=2)

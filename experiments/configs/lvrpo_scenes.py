@@ -38,7 +38,9 @@ def get_config() -> ConfigDict:
     )
     config.tokenizer = mmrpt.tokenizer
     config.model = mmrpt.model
+    config.train = mmrpt.train
     config.latent = ConfigDict(_latent())
+    config.wording = mmrpt.wording
     config.data = ConfigDict(_data())
     config.caption = ConfigDict({"batch_size": 8, "captions_per_image": 1, "image_dropout": 0.1})
     config.question = ConfigDict({"batch_size": 8})

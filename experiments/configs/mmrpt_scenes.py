@@ -7,12 +7,14 @@ RESULT: hidden spans filled in the biased / flipped world: sft 0.44 / 0.26, mmrp
 masks at equal compute.
 """
 
+import dataclasses
 from typing import Any
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from mmrpt_jax.assets import SCENES_TOKENIZER, SCENES_WEIGHTS
+from mmrpt_jax.data.prompts import Wording
 
 
 def get_config() -> ConfigDict:
@@ -31,8 +33,10 @@ def get_config() -> ConfigDict:
     config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
     config.init = ConfigDict({"weights": str(SCENES_WEIGHTS), "tokenizer": str(SCENES_TOKENIZER)})
     config.tokenizer = ConfigDict({"vocab_size": 1024})
+    config.wording = ConfigDict(dataclasses.asdict(Wording()))
     config.data = ConfigDict(_data())
     config.model = ConfigDict(_model())
+    config.train = ConfigDict(_train())
     config.caption = ConfigDict(_caption())
     config.score = ConfigDict(_score())
     config.mask = ConfigDict(_mask())
@@ -50,6 +54,7 @@ def _data() -> dict[str, Any]:
         "kind": "scenes",
         "world": "biased",
         "path": "",
+        "checksums": False,
         "split": "train",
         "augment": "none",
         "records": 2000,
@@ -91,6 +96,17 @@ def _model() -> dict[str, Any]:
     }
 
 
+def _train() -> dict[str, Any]:
+    """What trains, and in which numbers, in every stage; patterns are regular expressions over parameter paths."""
+    return {
+        "frozen": (),  # such as "vision" or "decoder/layers/.*norm"
+        "param_dtype": "float32",  # what weights are kept in: "bfloat16" halves them, and drops their small steps
+        "compute_dtype": "float32",  # "bfloat16" is fast on accelerators
+        # Of rank 0 there are no adapters; otherwise they alone train.
+        "lora": {"rank": 0, "alpha": 16.0, "targets": ("decoder/layers/(query|value)",)},
+    }
+
+
 def _caption() -> dict[str, Any]:
     """Stage 1; no steps of its own here: the base comes with the package."""
     return {
@@ -122,7 +138,7 @@ def _mask() -> dict[str, Any]:
         "max_words": 3,
         "spans_per_prompt": 1,
         "context": "left_only",
-        "blind_reads": "prompt",  # what tells how likely a span is without the image: "caption", the words before it
+        "blind_reads": "caption",  # or "prompt": what tells how likely a span is without the image
         "max_blind_probability": 0.9,
         "patch_share": 0.0,
         "patch_choice": "received",

@@ -11,11 +11,11 @@ from mmrpt_jax.data.pipeline import make_dataset as make_dataset
 from mmrpt_jax.data.pipeline import make_iterator as make_iterator
 from mmrpt_jax.data.records import Record as Record
 from mmrpt_jax.data.records import open_records as open_records
-from mmrpt_jax.data.records import open_tfds as open_tfds
 from mmrpt_jax.data.records import write_records as write_records
 from mmrpt_jax.data.sidecar import join as join
 from mmrpt_jax.data.sidecar import open_sidecar as open_sidecar
 from mmrpt_jax.data.sidecar import write_sidecar as write_sidecar
+from mmrpt_jax.data.tfds_view import open_tfds as open_tfds
 from mmrpt_jax.data.tokenizer import Tokenizer as Tokenizer
 from mmrpt_jax.data.tokenizer import load_tokenizer as load_tokenizer
 from mmrpt_jax.data.tokenizer import train_tokenizer as train_tokenizer

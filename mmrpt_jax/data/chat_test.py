@@ -5,7 +5,7 @@ from mmrpt_jax.data.checkpoint_tokenizer import load_checkpoint_tokenizer
 from mmrpt_jax.data.escape import escape_placeholders
 from mmrpt_jax.data.preprocessing.image_text import FramedRun
 from mmrpt_jax.data.preprocessing.preprocessor import Layout
-from mmrpt_jax.data.prompts import TooLongError, caption_prompt, pad_prompts, question_prompt
+from mmrpt_jax.data.prompts import TooLongError, Wording, pad_prompts
 from mmrpt_jax.data.tokenizer import IMAGE
 
 TEMPLATE = (
@@ -27,7 +27,7 @@ def tokenizer(write_tokenizer, tmp_path_factory):
 
 def test_our_prompts_become_messages():
     image = {"type": "image"}
-    assert user_message(caption_prompt()) == {
+    assert user_message(Wording().caption) == {
         "role": "user",
         "content": [image, {"type": "text", "text": "describe the image :"}],
     }
@@ -60,19 +60,21 @@ def test_placeholders_of_users_are_found_or_escaped(tokenizer):
     with pytest.raises(ValueError, match="sample 'id7' has 2 image placeholders for 1 images; give each"):
         encode_chat(
             tokenizer,
-            [user_message(question_prompt(question))],
+            [user_message(Wording().question_prompt(question))],
             image_text=TEXT,
             layouts=layouts,
             sample="id7",
         )
-    escaped = question_prompt(escape_placeholders(question))
+    escaped = Wording().question_prompt(escape_placeholders(question))
     ids = encode_chat(tokenizer, [user_message(escaped)], image_text=TEXT, layouts=layouts, sample="id7")
     assert ids.count(tokenizer.image_id) == 2
 
 
 def test_an_image_is_never_cut(tokenizer):
     layouts = [Layout(0, 0, (40,))]
-    ids = encode_chat(tokenizer, [user_message(caption_prompt())], image_text=TEXT, layouts=layouts, sample=0)
+    ids = encode_chat(
+        tokenizer, [user_message(Wording().caption)], image_text=TEXT, layouts=layouts, sample=0
+    )
     with pytest.raises(TooLongError, match="more than the largest length 32"):
         pad_prompts(tokenizer, [ids], lengths=(16, 32))
     with pytest.raises(ValueError, match="sample 'id7' has 30 image tokens where its images give 40; escape"):

@@ -6,8 +6,12 @@ image behind it.
 
 import re
 
-# Angle-bracket tags (<image>, </think>, <|im_start|>, <global-img>) and bracketed placeholders ([MASK], [IMG]).
-_SPECIAL = re.compile(r"<(?=/?\|?[A-Za-z_][\w -]*\|?>)|\[(?=/?[A-Z_]{2,}\])")
+# <image>, </think>, <|im_start|>, <global-img>, <tool_call|>; whatever stands between bars, as in <|0.00|>, with
+# DeepSeek's wide bars too; [MASK], [/INST], [gMASK], [CONTROL_8], [unused1].
+_SPECIAL = re.compile(
+    r"<(?=[/|｜]{0,2}[^\W\d][\w .:▁-]*[|｜]?>)|<(?=[|｜][^<>\s]*[|｜]>)"
+    r"|\[(?=/?[a-z]?[A-Z_]{2,}[A-Z0-9_]*\])|\[(?=unused\d+\])"
+)
 _SPACED = {"<": "< ", "[": "[ "}
 
 

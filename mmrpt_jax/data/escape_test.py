@@ -19,6 +19,16 @@ OTHERS = (
     "<start_of_image>",
     "<row_1_col_2>",
     "<global-img>",
+    "[gMASK]",
+    "[unused12]",
+    "[CONTROL_8]",
+    "<｜begin▁of▁sentence｜>",
+    "<|0.00|>",
+    "<|fim-prefix|>",
+    "<tool_call|>",
+    "<start_of_turn>",
+    "<loc0001>",
+    "<<SYS>>",
 )
 
 
@@ -43,7 +53,25 @@ def test_other_text_is_left_alone(text):
 
 
 # Fragments that meet in every order, so that new placeholders could arise at the seams.
-PIECES = [*SPECIAL_TOKENS, *OTHERS, "<", ">", "[", "]", "/", "|", " ", "image", "MASK", "think", "im_start"]
+PIECES = [
+    *SPECIAL_TOKENS,
+    *OTHERS,
+    "<",
+    ">",
+    "[",
+    "]",
+    "/",
+    "|",
+    " ",
+    "image",
+    "MASK",
+    "think",
+    "im_start",
+    "｜",
+    "▁",
+    "-",
+    "7",
+]
 
 
 @given(st.lists(st.sampled_from(PIECES), max_size=12).map("".join))

@@ -1,6 +1,7 @@
 """From text to padded prompt and branch arrays. Masks are made here, where the tokens are made."""
 
 import bisect
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,35 +9,58 @@ import numpy as np
 from mmrpt_jax.data.tokenizer import ANSWER, END_ANSWER, END_THINK, EOS, IMAGE, THINK, Tokenizer
 from mmrpt_jax.models.vlm import BranchTokens, PromptTokens
 
-CAPTION_PROMPT = f"{IMAGE} describe the image :"
-QUESTION_PROMPT = f"{IMAGE} answer the question : {{text}}"
-DRAWING_PROMPT = "draw the image : {text}"
-# A masked caption is shown as a caption: what was learned from captions is at hand from the first step.
-FILL_PROMPT = f"{CAPTION_PROMPT} {{text}}"
+# Where a wording takes the text that a prompt is about.
+TEXT = "{text}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Wording:
+    """How prompts are worded: `IMAGE` stands for the image, `{text}` for what the prompt is about.
+
+    Attributes:
+        caption: behind which captions are learned and scored.
+        fill: asks for the hidden span of a masked caption. The default shows it as a caption: what was learned from
+            captions is at hand from the first step.
+        question: asks a question; only supervised fine-tuning teaches it.
+        drawing: behind which an image is drawn; without text, what guidance steers away from.
+
+    Raises:
+        ValueError: a wording lacks its text, or has not one image where it needs one.
+    """
+
+    caption: str = f"{IMAGE} describe the image :"
+    fill: str = f"{IMAGE} describe the image : {TEXT}"
+    question: str = f"{IMAGE} answer the question : {TEXT}"
+    drawing: str = f"draw the image : {TEXT}"
+
+    def __post_init__(self):
+        for name, images, texts in (("caption", 1, 0), ("fill", 1, 1), ("question", 1, 1), ("drawing", 0, 1)):
+            wording = getattr(self, name)
+            if (wording.count(IMAGE), wording.count(TEXT)) != (images, texts):
+                raise ValueError(
+                    f"the wording of {name!r} needs {images} {IMAGE} and {texts} {TEXT}, not {wording!r}"
+                )
+
+    def fill_prompt(self, masked_caption: str) -> str:
+        """The prompt that asks for the hidden span of a masked caption."""
+        return self.fill.replace(TEXT, masked_caption)
+
+    def question_prompt(self, question: str) -> str:
+        """The prompt that asks a question."""
+        return self.question.replace(TEXT, question)
+
+    def drawing_prompt(self, text: str) -> str:
+        """The prompt behind which an image is drawn."""
+        return self.drawing.replace(TEXT, text)
 
 
 class TooLongError(ValueError):
     """A prompt or branch does not fit the largest length; nothing is ever cut off an image or an answer."""
 
 
-def caption_prompt() -> str:
-    """The prompt behind which captions are learned and scored."""
-    return CAPTION_PROMPT
-
-
-def fill_prompt(masked_caption: str) -> str:
-    """The prompt that asks for the hidden span of a masked caption."""
-    return FILL_PROMPT.format(text=masked_caption)
-
-
-def question_prompt(question: str) -> str:
-    """The prompt that asks a question; only supervised fine-tuning teaches it."""
-    return QUESTION_PROMPT.format(text=question)
-
-
-def drawing_prompt(text: str) -> str:
-    """The prompt behind which an image is drawn; without text, what guidance steers away from."""
-    return DRAWING_PROMPT.format(text=text)
+def without_images(prompt: str) -> str:
+    """What a prompt says to a model that is shown no image."""
+    return " ".join(prompt.replace(IMAGE, " ").split())
 
 
 def answer_text(reply: str) -> str:

@@ -1,15 +1,7 @@
 import numpy as np
 import pytest
 
-from mmrpt_jax.data.prompts import (
-    TooLongError,
-    bucket,
-    caption_prompt,
-    completion,
-    encode_branches,
-    encode_prompts,
-    fill_prompt,
-)
+from mmrpt_jax.data.prompts import TooLongError, Wording, bucket, completion, encode_branches, encode_prompts
 from mmrpt_jax.data.tokenizer import EOS, IMAGE, MASK, train_tokenizer
 from mmrpt_jax.rewards import parse_completion
 
@@ -24,7 +16,7 @@ def test_bucket_is_the_smallest_that_holds():
 
 
 def test_an_image_takes_as_many_slots_as_it_has_tokens():
-    texts = [caption_prompt(), fill_prompt(f"the {MASK} circle")]
+    texts = [Wording().caption, Wording().fill_prompt(f"the {MASK} circle")]
     prompt = encode_prompts(TOKENIZER, texts, image_tokens=5, lengths=(8, 32))
     assert prompt.ids.shape == prompt.valid.shape == prompt.image_slots.shape == (2, 32)
     for row, text in enumerate(texts):
@@ -49,7 +41,7 @@ def test_prompts_whose_images_do_not_match_are_refused(text):
 
 def test_nothing_is_ever_cut():
     with pytest.raises(TooLongError, match="a prompt takes"):
-        encode_prompts(TOKENIZER, [caption_prompt()], image_tokens=16, lengths=(8, 16))
+        encode_prompts(TOKENIZER, [Wording().caption], image_tokens=16, lengths=(8, 16))
     with pytest.raises(TooLongError, match="a branch takes"):
         encode_branches(TOKENIZER, [["the red circle is left of the blue square"]], lengths=(4,))
 
@@ -77,7 +69,7 @@ def test_an_end_token_equal_to_padding_would_still_be_valid():
 
 
 def test_masked_captions_may_hold_braces():
-    assert fill_prompt("a {red} {0} circle").endswith("a {red} {0} circle")
+    assert Wording().fill_prompt("a {red} {0} circle").endswith("a {red} {0} circle")
 
 
 def test_completions_are_what_the_rewards_parse():

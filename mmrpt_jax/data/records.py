@@ -6,8 +6,6 @@ byte as it came.
 
 import contextlib
 import dataclasses
-import itertools
-import json
 import os
 import re
 import shutil
@@ -18,7 +16,9 @@ from typing import Any, Generic, Protocol, TypedDict, TypeVar
 
 import tensorflow_datasets as tfds
 
-PathLike = str | os.PathLike[str]
+from mmrpt_jax.data.manifest import PathLike, describe_file, verify, write_manifest
+from mmrpt_jax.data.shards import ShardWriter, shard_path, write_info
+
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
@@ -52,7 +52,6 @@ RECORD_FEATURES = tfds.features.FeaturesDict(
     }
 )
 EXAMPLES_PER_SHARD = 4096
-_EXAMPLES_PER_METADATA_UPDATE = 32
 _NAME = re.compile(r"[A-Za-z]\w*", re.ASCII)
 
 
@@ -120,28 +119,28 @@ def write_examples(
         ValueError: a name is not made of letters, digits and underscores.
     """
     _check_name("dataset", name)
-    identity = tfds.core.DatasetIdentity(
-        name=name, version=tfds.core.Version("1.0.0"), data_dir=os.fspath(directory), module_name=__name__
-    )
-    info = tfds.core.DatasetInfo(builder=identity, features=features)
-    writer = tfds.core.SequentialWriter(info, EXAMPLES_PER_SHARD, file_format="array_record")
-    counts: dict[str, int] = {}
-    examples = iter(examples)
-    # The writer rewrites the dataset's metadata at every call, so examples are handed over a few at a time.
-    while chunk := list(itertools.islice(examples, _EXAMPLES_PER_METADATA_UPDATE)):
-        by_split: dict[str, list[Mapping[str, Any]]] = {}
-        for split, example in chunk:
-            by_split.setdefault(split, []).append(example)
-        for split in [split for split in by_split if split not in counts]:
-            _check_name("split", split)
-            writer.initialize_splits([split])
-        writer.add_examples(by_split)
-        for split, batch in by_split.items():
-            counts[split] = counts.get(split, 0) + len(batch)
-    writer.close_all()
-    if not counts:
+    shards: dict[str, list[ShardWriter]] = {}
+    with contextlib.ExitStack() as opened:
+        for split, example in examples:
+            if split not in shards:
+                _check_name("split", split)
+                shards[split] = []
+            if not shards[split] or shards[split][-1].examples == EXAMPLES_PER_SHARD:
+                if shards[split]:
+                    shards[split][-1].close()
+                path = shard_path(directory, name, split, len(shards[split]))
+                shards[split].append(opened.enter_context(ShardWriter(path, features)))
+            shards[split][-1].add(example)
+    if not shards:
         raise EmptyDatasetError(f"dataset {name!r} has no examples; nothing was written")
-    return counts
+    sizes = {
+        split: [(shard.examples, shard.bytes) for shard in of_split] for split, of_split in shards.items()
+    }
+    write_info(directory, name, features, sizes)
+    lengths = {shard.path.name: shard.examples for of_split in shards.values() for shard in of_split}
+    files = {path.name: describe_file(path, lengths.get(path.name)) for path in sorted(directory.iterdir())}
+    write_manifest(directory, files)
+    return {split: sum(examples for examples, _ in of_split) for split, of_split in sizes.items()}
 
 
 def write_records(directory: PathLike, name: str, splits: Mapping[str, Iterable[Record]]) -> dict[str, int]:
@@ -175,14 +174,19 @@ def open_builder(directory: PathLike) -> tfds.core.DatasetBuilder:
     return tfds.builder_from_directory(os.fspath(directory))
 
 
-def open_records(directory: PathLike, split: str) -> MappedSource[Record]:
+def open_records(directory: PathLike, split: str, *, checksums: bool = False) -> MappedSource[Record]:
     """Opens one split of a dataset of records for random access; images stay encoded.
+
+    The files are compared with the manifest first, if there is one: by size and number of records, and with
+    `checksums` by content too, for which every file is read once.
 
     Raises:
         FileNotFoundError: `directory` holds no dataset.
+        DamagedDatasetError: a file is missing or is not what was written.
         ValueError: the dataset is not one of records, or has no such split.
     """
     builder = open_builder(directory)
+    verify(directory, shard_lengths(builder), checksums=checksums)
     if builder.info.features.keys() != RECORD_FEATURES.keys():
         raise ValueError(
             f"{directory} does not hold records but {sorted(builder.info.features)}; open it with open_tfds"
@@ -191,55 +195,14 @@ def open_records(directory: PathLike, split: str) -> MappedSource[Record]:
     return MappedSource(source, lambda _, example: _to_record(example))
 
 
-def open_tfds(
-    name_or_directory: PathLike, split: str, *, image_field: str, text_field: str, id_field: str | None = None
-) -> MappedSource[Record]:
-    """Opens any prepared TFDS dataset of images and text as records.
-
-    Args:
-        name_or_directory: a dataset's directory, or its name in the TFDS data directory; stored as
-            ArrayRecord.
-        split: the split, or a TFDS slice of one.
-        image_field: the field with the image.
-        text_field: the field with the captions: a text, a class label, or a sequence of texts;
-            ``"captions/text"`` names a field within a sequence.
-        id_field: the field with the id; without it, ids are ``"{split}:{index}"``.
-
-    Returns:
-        Records without questions; every record is its own group; other text and number fields are in `extra`.
-    """
-    directory = Path(name_or_directory)
-    builder = open_builder(directory) if directory.is_dir() else tfds.builder(os.fspath(name_or_directory))
-    features = builder.info.features
-    for field in (image_field, text_field, id_field):
-        if field is not None and field.partition("/")[0] not in features:
-            raise ValueError(f"{name_or_directory} has no field {field!r}; it has {sorted(features)}")
-    media = (tfds.features.Image, tfds.features.Video, tfds.features.Audio)
-    skip = {key: tfds.decode.SkipDecoding() for key in features if isinstance(features[key], media)}
-    label = None if "/" in text_field else features[text_field]
-
-    def to_record(index: int, example: dict[str, Any]) -> Record:
-        text = example[text_field.partition("/")[0]]
-        for key in text_field.split("/")[1:]:
-            text = text[key]
-        if isinstance(label, tfds.features.ClassLabel):
-            text = label.int2str(int(text))
-        record_id = f"{split}:{index}" if id_field is None else str(_plain(example[id_field]))
-        rest = {
-            key: _plain(value)
-            for key, value in example.items()
-            if key not in (image_field, text_field, id_field)
-        }
-        return Record(
-            id=record_id,
-            image=example[image_field],
-            captions=_texts(_plain(text)),
-            qa=[],
-            group=record_id,
-            extra=json.dumps({key: value for key, value in rest.items() if value is not None}),
-        )
-
-    return MappedSource(builder.as_data_source(split, decoders=skip or None), to_record)
+def shard_lengths(builder: tfds.core.DatasetBuilder) -> dict[str, int]:
+    """Returns the number of examples in every shard of a dataset, by file name."""
+    splits = builder.info.splits.values()
+    return {
+        name: length
+        for split in splits
+        for name, length in zip(sorted(split.filenames), split.shard_lengths, strict=True)
+    }
 
 
 def _checked(record: Record) -> Record:
@@ -260,27 +223,6 @@ def _to_record(example: Mapping[str, Any]) -> Record:
         group=example["group"].decode(),
         extra=example["extra"].decode(),
     )
-
-
-def _plain(value: Any) -> Any:
-    """Turns what TFDS returns into JSON values; bytes that are not UTF-8 (other media) become None."""
-    if isinstance(value, bytes):
-        try:
-            return value.decode()
-        except UnicodeDecodeError:
-            return None
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _texts(value: Any) -> list[str]:
-    """Flattens a text or (nested) sequence of texts."""
-    if isinstance(value, list):
-        return [text for item in value for text in _texts(item)]
-    return [] if value is None else [str(value)]
 
 
 def _check_name(what: str, name: str) -> None:

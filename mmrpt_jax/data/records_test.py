@@ -8,13 +8,13 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from mmrpt_jax.data import records
+from mmrpt_jax.data.manifest import DamagedDatasetError
 from mmrpt_jax.data.pipeline import make_dataset
 from mmrpt_jax.data.records import (
     EmptyDatasetError,
     Record,
     new_directory,
     open_records,
-    open_tfds,
     write_examples,
     write_records,
 )
@@ -145,49 +145,16 @@ def test_opening_what_is_not_there(tmp_path):
         open_records(tmp_path / "set", "dev")
 
 
-@pytest.fixture(scope="module")
-def foreign(tmp_path_factory):
-    """A TFDS dataset with other fields than records have."""
-    directory = tmp_path_factory.mktemp("foreign")
-    features = tfds.features.FeaturesDict(
-        {
-            "picture": tfds.features.Image(),
-            "depth": tfds.features.Image(shape=(None, None, 1)),
-            "key": np.int64,
-            "label": tfds.features.ClassLabel(names=["cat", "dog"]),
-            "captions": tfds.features.Sequence({"text": tfds.features.Text(), "author": np.int64}),
-            "score": np.float32,
-        }
-    )
-    example = {
-        "picture": encode((1, 2, 3)),
-        "depth": encode(4, mode="L"),
-        "key": 17,
-        "label": 1,
-        "captions": [{"text": "a ü", "author": 1}, {"text": "b", "author": 2}],
-        "score": 0.5,
-    }
-    write_examples(directory, "foreign", features, [("train", example)])
-    return directory
-
-
-def test_any_tfds_dataset_opens_as_records(foreign):
-    options = {"image_field": "picture", "id_field": "key"}
-    (record,) = open_tfds(foreign, "train", text_field="captions/text", **options)
-    extra = json.loads(record.pop("extra"))
-    expected = {"id": "17", "image": encode((1, 2, 3)), "captions": ["a ü", "b"], "qa": [], "group": "17"}
-    assert record == expected
-    assert extra == {"label": 1, "score": 0.5, "captions": {"author": [1, 2], "text": ["a ü", "b"]}}
-
-
-def test_class_labels_become_captions_and_ids_default_to_places(foreign):
-    (record,) = open_tfds(foreign, "train", image_field="picture", text_field="label")
-    assert record["captions"] == ["dog"]
-    assert record["id"] == record["group"] == "train:0"
-
-
-def test_foreign_fields_are_checked(foreign):
-    with pytest.raises(ValueError, match="no field 'image'; it has"):
-        open_tfds(foreign, "train", image_field="image", text_field="label")
+def test_a_dataset_of_other_fields_is_refused(tmp_path):
+    features = tfds.features.FeaturesDict({"key": np.int64})
+    write_examples(tmp_path, "foreign", features, [("train", {"key": 1})])
     with pytest.raises(ValueError, match="open it with open_tfds"):
-        open_records(foreign, "train")
+        open_records(tmp_path, "train")
+
+
+def test_a_file_that_was_cut_is_named(tmp_path):
+    write_records(tmp_path / "set", "cut", {"train": VARIED})
+    shard = tmp_path / "set" / "cut-train.array_record-00000"
+    shard.write_bytes(shard.read_bytes()[:-1])
+    with pytest.raises(DamagedDatasetError, match=r"cut-train\.array_record-00000 has \d+ bytes, manifest"):
+        open_records(tmp_path / "set", "train")

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mmrpt_jax.data.prompts import caption_prompt, fill_prompt, question_prompt
 from mmrpt_jax.data.tokenizer import EOS
 from mmrpt_jax.evaluation.evaluator import Evaluator, ImageCondition
 from mmrpt_jax.evaluation.items import ClozeItem, FillItem
@@ -20,7 +19,7 @@ def fill_accuracy(
     Returns:
         `all`, every kind, and `parsed`, the share of well-formed completions.
     """
-    prompts = [fill_prompt(item.masked) for item in items]
+    prompts = [evaluator.wording.fill_prompt(item.masked) for item in items]
     completions = evaluator.generate(params, [item.image for item in items], prompts, condition)
     return _completions_right(completions, [item.answer for item in items], [item.kind for item in items])
 
@@ -34,7 +33,7 @@ def cloze_accuracy(evaluator: Evaluator, params, items: Sequence[ClozeItem]) -> 
     """
     statements = [[item.cloze.replace("[MASK]", c) + EOS for c in item.candidates] for item in items]
     scores = evaluator.log_likelihoods(
-        params, [item.image for item in items], [caption_prompt()] * len(items), statements
+        params, [item.image for item in items], [evaluator.wording.caption] * len(items), statements
     )
     chosen = [item.candidates[int(np.argmax(score))] for item, score in zip(items, scores, strict=True)]
     right = [float(choice == item.answer) for choice, item in zip(chosen, items, strict=True)]
@@ -84,7 +83,7 @@ def binomial_ci95(share: float, count: int) -> float:
 
 
 def _ask(evaluator: Evaluator, params, items: Sequence[ClozeItem], condition: ImageCondition) -> list[str]:
-    prompts = [question_prompt(item.question) for item in items]
+    prompts = [evaluator.wording.question_prompt(item.question) for item in items]
     return evaluator.generate(params, [item.image for item in items], prompts, condition)
 
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from mmrpt_jax.data.prompts import Wording
 from mmrpt_jax.evaluation.accuracy import (
     answer_accuracy,
     binomial_ci95,
@@ -38,6 +39,8 @@ CLOZE = [
 
 class FakeEvaluator:
     """Answers from a list, and keeps what it was asked."""
+
+    wording = Wording()
 
     def __init__(self, answers):
         self.answers, self.asked = answers, None

@@ -9,9 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from mmrpt_jax.data.examples import stack_images
-from mmrpt_jax.data.prompts import encode_branches, encode_prompts
-from mmrpt_jax.data.tokenizer import Tokenizer
+from mmrpt_jax.data.processor import Processor
+from mmrpt_jax.data.prompts import Wording, encode_branches
 from mmrpt_jax.models.config import VLMConfig
 from mmrpt_jax.models.forward import forward
 from mmrpt_jax.models.vlm import BranchTokens, PromptTokens
@@ -27,29 +26,30 @@ class Evaluator:
 
     Attributes:
         model: sizes.
-        tokenizer: text to ids.
+        processor: texts and images to arrays.
+        wording: of prompts.
         batch_size: prompts per batch; the last batch is filled up with its last item.
-        prompt_lengths: buckets.
         text_lengths: buckets of given texts whose likelihood is asked for.
         max_tokens: longest generated answer.
         place: puts the arrays of a batch on their devices.
     """
 
     model: VLMConfig
-    tokenizer: Tokenizer
+    processor: Processor
+    wording: Wording
     batch_size: int
-    prompt_lengths: tuple[int, ...]
     text_lengths: tuple[int, ...]
     max_tokens: int
     place: Callable[[Any], Any] = jax.device_put
 
     def __post_init__(self):
+        tokenizer = self.processor.tokenizer
         greedy = make_rollout(
             self.model,
             group_size=1,
             max_tokens=self.max_tokens,
-            end_ids=self.tokenizer.stop_ids,
-            banned=jnp.asarray(self.tokenizer.banned),
+            end_ids=tokenizer.stop_ids,
+            banned=jnp.asarray(tokenizer.banned),
             temperature=0.0,
         )
 
@@ -79,7 +79,7 @@ class Evaluator:
         for rows, batch, prompt in self._batches(images, prompts, condition):
             rollout = self._greedy(params, batch, prompt, jax.random.key(0))
             ids, valid = np.asarray(rollout.ids)[:, 0], np.asarray(rollout.valid)[:, 0]
-            completions += [self.tokenizer.decode(ids[i][valid[i]]) for i in range(rows)]
+            completions += [self.processor.tokenizer.decode(ids[i][valid[i]]) for i in range(rows)]
         return completions
 
     def log_likelihoods(
@@ -105,7 +105,9 @@ class Evaluator:
         ):
             texts = [candidates[min(start + i, len(prompts) - 1)] for i in range(self.batch_size)]
             padded = [[*group, *[group[-1]] * (width - len(group))] for group in texts]
-            branches = self.place(encode_branches(self.tokenizer, padded, lengths=self.text_lengths))
+            branches = self.place(
+                encode_branches(self.processor.tokenizer, padded, lengths=self.text_lengths)
+            )
             values = np.asarray(self._likelihood(params, batch, prompt, branches))
             scores += [values[i, : len(texts[i])] for i in range(rows)]
         return scores
@@ -117,13 +119,8 @@ class Evaluator:
             images = [*images[1:], images[0]]
         for start in range(0, len(prompts), self.batch_size):
             chosen = [min(i, len(prompts) - 1) for i in range(start, start + self.batch_size)]
-            prompt = encode_prompts(
-                self.tokenizer,
-                [prompts[i] for i in chosen],
-                image_tokens=self.model.vision.num_tokens,
-                lengths=self.prompt_lengths,
-            )
+            views = [self.processor.view(images[i]) for i in chosen]
+            batch, prompt = self.processor.inputs([prompts[i] for i in chosen], views)
             if condition == "none":
                 prompt = hide_images(prompt, np.ones(self.batch_size, bool))
-            batch = self.place((stack_images([images[i] for i in chosen]), prompt))
-            yield min(self.batch_size, len(prompts) - start), *batch
+            yield min(self.batch_size, len(prompts) - start), *self.place((batch, prompt))

@@ -2,20 +2,20 @@ import jax
 import numpy as np
 import pytest
 
-from mmrpt_jax.data.prompts import caption_prompt, encode_branches, encode_prompts, fill_prompt
+from mmrpt_jax.data.prompts import Wording, encode_branches, encode_prompts
 from mmrpt_jax.evaluation.evaluator import Evaluator
 from mmrpt_jax.models import BranchTokens
 from mmrpt_jax.training.compilations import compilations
 
-PROMPTS = [caption_prompt(), fill_prompt("a [MASK] circle"), fill_prompt("blue [MASK]")]
+PROMPTS = [Wording().caption, Wording().fill_prompt("a [MASK] circle"), Wording().fill_prompt("blue [MASK]")]
 CANDIDATES = [["a red circle<eos>", "blue"], ["two green triangles"], ["above", "a", "the square ."]]
-BATCH, LENGTHS, TOKENS = 2, (16, 24), 5
+BATCH, TOKENS = 2, 5
 
 
 @pytest.fixture(scope="module")
-def evaluator(tiny_model, tiny_tokenizer):
+def evaluator(tiny_model, tiny_processor):
     """Two prompts a batch: three prompts leave the last batch half full."""
-    return Evaluator(tiny_model, tiny_tokenizer, BATCH, LENGTHS, (12,), TOKENS)
+    return Evaluator(tiny_model, tiny_processor, Wording(), BATCH, (12,), TOKENS)
 
 
 @pytest.fixture(scope="module")

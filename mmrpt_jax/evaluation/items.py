@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from mmrpt_jax.data.escape import escape_placeholders
-from mmrpt_jax.data.examples import load_image
+from mmrpt_jax.data.images import decode_image
 from mmrpt_jax.data.tokenizer import MASK
 from mmrpt_jax.dependency import word_spans
 from mmrpt_jax.masking import apply_mask, content_word_spans
@@ -81,8 +81,6 @@ def scene_cloze_items(world: str, *, split: str, stream: int, count: int) -> lis
 def record_fill_item(
     record: Mapping[str, Any],
     *,
-    height: int,
-    width: int,
     seed: int,
     index: int,
     context: Context = "bidirectional",
@@ -96,7 +94,7 @@ def record_fill_item(
     if not spans:
         return None
     masked = apply_mask(text, spans, mask_token=MASK, context=context)
-    return FillItem(load_image(record["image"], height, width), masked.masked_text, masked.answers[0], "word")
+    return FillItem(decode_image(record["image"]), masked.masked_text, masked.answers[0], "word")
 
 
 def _word_offsets(text: str) -> list[tuple[int, int]]:

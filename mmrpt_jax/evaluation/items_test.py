@@ -56,7 +56,7 @@ def record_of(*captions):
 
 
 def hide(record, index=0, **options):
-    return record_fill_item(record, height=8, width=16, seed=0, index=index, **options)
+    return record_fill_item(record, seed=0, index=index, **options)
 
 
 def test_a_record_hides_one_content_word():
@@ -67,7 +67,7 @@ def test_a_record_hides_one_content_word():
         # The placeholder in the caption was escaped.
         assert item.masked.replace("[MASK]", item.answer) == "There is a tall < image> tower of the old town."
         assert item.kind == "word"
-        np.testing.assert_array_equal(item.image, np.full((8, 16, 3), (255, 0, 0)))
+        np.testing.assert_array_equal(item.image, np.full((20, 40, 3), (255, 0, 0)))
     left = hide(record, 1, context="left_only")
     assert items[1].masked.startswith(left.masked) and left.masked.endswith("[MASK]")
 

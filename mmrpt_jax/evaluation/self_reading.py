@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from jaxtyping import UInt8
 
-from mmrpt_jax.data.prompts import caption_prompt, question_prompt
 from mmrpt_jax.evaluation.evaluator import Evaluator
 from mmrpt_jax.rewards import exact_match_score, parse_completion
 from mmrpt_jax.scenes import SHAPES, Question, Scene, ScenePrompt, clause_agreement, clauses_of_caption, read
@@ -34,7 +33,9 @@ def cycle_agreement(
         `precision`, `recall` and `f1` of `scenes.clause_agreement`, in [0, 1], means over images.
     """
     pairs = [(prompt, image) for prompt, group in zip(prompts, images, strict=True) for image in group]
-    captions = captioner.generate(params, [image for _, image in pairs], [caption_prompt()] * len(pairs))
+    captions = captioner.generate(
+        params, [image for _, image in pairs], [captioner.wording.caption] * len(pairs)
+    )
     agreements = [
         clause_agreement(clauses_of_caption(caption), prompt.clauses)
         for caption, (prompt, _) in zip(captions, pairs, strict=True)
@@ -67,7 +68,7 @@ def verdict_agreement(
             questions = list(presence_questions(prompt, read(image)))
             seen += [image] * len(questions)
             asked += questions
-    texts = evaluator.generate(params, seen, [question_prompt(question.question) for question in asked])
+    texts = evaluator.generate(params, seen, [evaluator.wording.question_prompt(q.question) for q in asked])
     replies = [parse_completion(text) for text in texts]
     agreed = [exact_match_score(reply.answer, q.reply) for reply, q in zip(replies, asked, strict=True)]
     return {

@@ -5,11 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
 
 from mmrpt_jax.data.escape import escape_placeholders
-from mmrpt_jax.data.examples import load_image
-from mmrpt_jax.data.prompts import answer_text, question_prompt
+from mmrpt_jax.data.examples import Pixels
+from mmrpt_jax.data.images import decode_image
+from mmrpt_jax.data.prompts import answer_text
 from mmrpt_jax.evaluation.evaluator import Evaluator, ImageCondition
 
 VERDICTS = ("true", "false")
@@ -19,32 +19,27 @@ class StatementGroup(NamedTuple):
     """A statement, the views that it is judged on, and whether it is "true" or "false"."""
 
     statement: str
-    images: list[UInt8[np.ndarray, "h w 3"]]
+    images: list[Pixels]
     label: str
 
 
 def statement_groups(
     records: Sequence[Mapping[str, Any]],
-    height: int,
-    width: int,
-    fits: Callable[[str], bool] = lambda prompt: True,
+    fits: Callable[[str, Pixels], bool] = lambda question, image: True,
 ) -> list[StatementGroup]:
     """Collects records of one `group` and question, whose answers are "true" or "false", in order of appearance.
 
     Args:
         records: with their `qa`.
-        height: of the images that the model takes.
-        width: likewise.
-        fits: whether a prompt can be asked at all; statements whose prompt cannot are left out.
+        fits: whether a question can be asked of an image at all; statements that cannot are left out.
     """
     found: dict[tuple[str, str, str], list] = defaultdict(list)
     for index in range(len(records)):
         record = records[index]
         asked = [qa for qa in record["qa"] if qa["answer"] in VERDICTS]
-        asked = [qa for qa in asked if fits(question_prompt(escape_placeholders(qa["question"])))]
-        if asked:
-            image = load_image(record["image"], height, width)
-            for qa in asked:
+        image = decode_image(record["image"]) if asked else None
+        for qa in asked:
+            if fits(escape_placeholders(qa["question"]), image):
                 found[record["group"], qa["question"], qa["answer"]].append(image)
     return [StatementGroup(escape_placeholders(q), images, label) for (_, q, label), images in found.items()]
 
@@ -54,7 +49,7 @@ def statement_accuracy(
 ) -> float:
     """Share of statements judged rightly: log p("true") − log p("false"), averaged over the views, against 0."""
     images = [image for group in groups for image in group.images]
-    prompts = [question_prompt(group.statement) for group in groups for _ in group.images]
+    prompts = [evaluator.wording.question_prompt(group.statement) for group in groups for _ in group.images]
     verdicts = [[answer_text(verdict) for verdict in VERDICTS]] * len(prompts)
     scores = np.array(evaluator.log_likelihoods(params, images, prompts, verdicts, condition))
     ends = np.cumsum([len(group.images) for group in groups])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmrpt_jax.data.prompts import Wording
 from mmrpt_jax.evaluation.statements import (
     StatementGroup,
     majority_share,
@@ -30,7 +31,7 @@ RECORDS = [
 
 
 def test_records_of_one_group_and_question_are_views():
-    groups = statement_groups(RECORDS, 4, 4)
+    groups = statement_groups(RECORDS)
     found = [(g.statement, [int(image[0, 0, 0]) for image in g.images], g.label) for g in groups]
     assert found == [
         ("one box ?", [0, 20], "true"),
@@ -45,6 +46,8 @@ MARGINS = {0: 3.0, 10: -1.0, 20: -4.0, 30: 1.0}
 
 class FakeEvaluator:
     """Likelihoods of "true" and "false" by the grey of the image."""
+
+    wording = Wording()
 
     def log_likelihoods(self, params, images, prompts, candidates, condition):
         assert candidates == [["true<eos>", "false<eos>"]] * len(images)

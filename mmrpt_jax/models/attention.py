@@ -9,6 +9,7 @@ in the sequence), windows of patches (place = number of the window, reach 1) and
 lie `FAR` apart and more).
 """
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -58,18 +59,13 @@ class Attended(NamedTuple):
     received: Float[Array, "B S N"] | None
 
 
-class Seeing(NamedTuple):
-    """How queries look at keys, but for where they stand.
+class _Rows(NamedTuple):
+    """Queries, scaled, and what is known of each; arrays [B G T ...]."""
 
-    Attributes:
-        scale: factor on scores.
-        softcap: c in c·tanh(score/c); 0: none.
-        reach: keys must be less than so many places away; used where queries have places.
-    """
-
-    scale: float
-    softcap: float
-    reach: Int[Array, ""] | int
+    queries: Float[Array, "B G T N H"]
+    order: Int[Array, "B G T"]
+    places: Int[Array, "B G T"] | None
+    weights: Float[Array, "B G T"] | None
 
 
 def attend(
@@ -110,10 +106,11 @@ def attend(
         raise ValueError("queries have places, and a block of keys has none: give it places, or them none")
     if query_weights is None and any(block.regions is not None for block in blocks):
         raise ValueError("a block names regions: pass query_weights, 0 for queries that do not count")
-    seeing = Seeing(queries.shape[-1] ** -0.5 if scale is None else scale, softcap, reach)
-    length = queries.shape[2]
+    scaled = queries * (queries.shape[-1] ** -0.5 if scale is None else scale)
+    rows, length = _Rows(scaled, order, places, query_weights), queries.shape[2]
+    look = functools.partial(_attend_rows, blocks=blocks, softcap=softcap, reach=reach)
     if length <= query_chunk:
-        return _attend_rows(queries, order, places, blocks, query_weights, seeing)
+        return look(rows)
     steps = -(-length // query_chunk)
 
     def split(array):
@@ -127,28 +124,27 @@ def attend(
         return joined.reshape(*joined.shape[:2], -1, *joined.shape[4:])[:, :, :length]
 
     # A loop, and not an unrolled one: XLA is free to run independent chunks at once, and to hold them all.
-    @jax.checkpoint
-    def chunk(rows):
-        queries, order, places, query_weights = rows
-        return _attend_rows(queries, order, places, blocks, query_weights, seeing)
-
-    seen = jax.lax.map(chunk, jax.tree.map(split, (queries, order, places, query_weights)))
+    seen = jax.lax.map(jax.checkpoint(look), jax.tree.map(split, rows))
     values, mass = jax.tree.map(join, (seen.values, seen.mass))
     return Attended(values, mass, jax.tree.map(lambda x: x.sum(axis=0), seen.received))
 
 
-def _attend_rows(queries, order, places, blocks, query_weights, seeing: Seeing) -> Attended:
-    batch, group, length, heads, dim = queries.shape
+def _attend_rows(rows: _Rows, *, blocks: Sequence[KeyBlock], softcap: float, reach) -> Attended:
+    batch, group, length, heads, dim = rows.queries.shape
     kv_heads = blocks[0].keys.shape[-2]
-    grouped = queries.reshape(batch, group, length, kv_heads, heads // kv_heads, dim) * seeing.scale
+    grouped = rows._replace(
+        queries=rows.queries.reshape(batch, group, length, kv_heads, heads // kv_heads, dim)
+    )
 
-    scores = [_scores(grouped, order, places, block, seeing) for block in blocks]
+    scores = [_scores(grouped, block, softcap, reach) for block in blocks]
     peak = jax.lax.stop_gradient(jnp.max(jnp.stack([s.max(axis=-1) for s in scores]), axis=0))[..., None]
     weights = [jnp.exp(s - peak) for s in scores]
     total = sum(w.sum(axis=-1, keepdims=True) for w in weights)
     # Normalising the output costs H per query; normalising the weights would cost S.
     values = sum(_weighted_values(w, block) for w, block in zip(weights, blocks, strict=True))
-    values = (values / _tokens_first(total)).reshape(batch, group, length, heads, dim).astype(queries.dtype)
+    values = (
+        (values / _tokens_first(total)).reshape(batch, group, length, heads, dim).astype(rows.queries.dtype)
+    )
 
     mass = received = None
     for block, weight in zip(blocks, weights, strict=True):
@@ -156,7 +152,7 @@ def _attend_rows(queries, order, places, blocks, query_weights, seeing: Seeing) 
             continue
         mass = jnp.einsum("bgknts,bsm->bgtknm", weight, block.regions) / _tokens_first(total)
         mass = mass.reshape(batch, group, length, heads, -1)
-        per_query = query_weights[:, :, None, None, :] / total[..., 0]
+        per_query = rows.weights[:, :, None, None, :] / total[..., 0]
         received = jnp.einsum("bgknts,bgknt->bskn", weight, per_query).reshape(batch, -1, heads)
     return Attended(values, mass, received)
 
@@ -165,20 +161,20 @@ def _tokens_first(array: Float[Array, "B G K n T one"]) -> Float[Array, "B G T K
     return jnp.moveaxis(array, 4, 2)
 
 
-def _scores(grouped, order, places, block, seeing: Seeing) -> Float[Array, "B G K n T S"]:
+def _scores(grouped: _Rows, block: KeyBlock, softcap: float, reach) -> Float[Array, "B G K n T S"]:
     shared = block.order.ndim == 2
     pattern = "bgtknh,bskh->bgknts" if shared else "bgtknh,bgskh->bgknts"
-    scores = jnp.einsum(pattern, grouped, block.keys, preferred_element_type=jnp.float32)
-    if seeing.softcap:
-        scores = jnp.tanh(scores / seeing.softcap) * seeing.softcap
+    scores = jnp.einsum(pattern, grouped.queries, block.keys, preferred_element_type=jnp.float32)
+    if softcap:
+        scores = jnp.tanh(scores / softcap) * softcap
 
     def per_query(x: Array) -> Array:
         """[B, 1 or G, 1, S]: every query of a row, and of a group if shared, meets the same keys."""
         return x[:, None, None] if shared else x[:, :, None]
 
-    visible = (per_query(block.order) <= order[..., None]) & per_query(block.valid)
-    if places is not None:
-        visible &= jnp.abs(places[..., None] - per_query(block.places)) < seeing.reach
+    visible = (per_query(block.order) <= grouped.order[..., None]) & per_query(block.valid)
+    if grouped.places is not None:
+        visible &= jnp.abs(grouped.places[..., None] - per_query(block.places)) < reach
     return jnp.where(visible[:, :, None, None], scores, _HIDDEN)
 
 

@@ -5,16 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmrpt_jax.models.attention import KeyBlock, attend
+from mmrpt_jax.models.attention import FAR, KeyBlock, attend
 
 B, G, T, S, N, K, H = 2, 3, 7, 5, 4, 2, 8
 PROMPT_LENGTHS = np.array([S, 3])
 BRANCH_LENGTHS = np.array([[7, 4, 1], [2, 7, 5]])
 
-run = jax.jit(attend, static_argnames="query_chunk")
+run = jax.jit(attend, static_argnames=("query_chunk", "scale", "softcap"))
 
 
-def dense(queries, order, blocks):
+def dense(queries, order, blocks, places=None, reach=None, scale=H**-0.5, softcap=None):
     """Softmax over all blocks at once, in float64, query by query and head by head: values, and a map per block."""
     values = np.zeros(queries.shape)
     maps = [np.zeros((*queries.shape[:-1], block.order.shape[-1])) for block in blocks]
@@ -23,8 +23,15 @@ def dense(queries, order, blocks):
         rows = [[x[b] if block.order.ndim == 2 else x[b, g] for x in block[:4]] for block in blocks]
         keys, contents, orders, valid = (np.concatenate(parts) for parts in zip(*rows, strict=True))
         head = n // (queries.shape[3] // keys.shape[1])
-        scores = keys[:, head].astype(np.float64) @ queries[b, g, t, n] / np.sqrt(queries.shape[-1])
+        scores = keys[:, head].astype(np.float64) @ queries[b, g, t, n] * scale
+        if softcap:
+            scores = softcap * np.tanh(scores / softcap)
         visible = valid & (orders <= order[b, g, t])
+        if places is not None:
+            stood = [block.places[b] if block.order.ndim == 2 else block.places[b, g] for block in blocks]
+            visible &= np.abs(np.concatenate(stood) - places[b, g, t]) < reach
+            if not visible.any():  # padding
+                continue
         weights = np.exp(scores - scores[visible].max()) * visible
         weights /= weights.sum()
         values[b, g, t, n] = weights @ contents[:, head]
@@ -80,6 +87,45 @@ def test_values_equal_dense_softmax(case, query_chunk, request):
     np.testing.assert_allclose(seen.values, expected, rtol=1e-5, atol=1e-5)
     assert seen.mass is None
     assert seen.received is None
+
+
+@pytest.mark.parametrize("query_chunk", [3, 256])
+def test_scale_and_softcap(branches, query_chunk):
+    queries, order, blocks = branches
+    options = {"scale": 0.7, "softcap": 2.0}
+    expected, _ = dense(queries, order, blocks, **options)
+    seen = run(queries, order, blocks, query_chunk=query_chunk, **options)
+    np.testing.assert_allclose(seen.values, expected, rtol=1e-5, atol=1e-5)
+    assert np.abs(expected - dense(queries, order, blocks, scale=0.7)[0]).max() > 0.1
+
+
+@pytest.mark.parametrize("query_chunk", [3, 256])
+@pytest.mark.parametrize("reach", [1, 4, FAR])
+def test_a_sliding_window_reaches_into_the_prompt(branches, reach, query_chunk):
+    queries, order, (shared, own) = branches
+    blocks = [shared._replace(places=shared.order), own._replace(places=order)]
+    expected, (to_prompt, _) = dense(queries, order, blocks, order, reach)
+    seen = run(queries, order, blocks, places=order, reach=reach, query_chunk=query_chunk)
+    np.testing.assert_allclose(seen.values[own.valid], expected[own.valid], rtol=1e-5, atol=1e-5)
+    # The last prompt token is one place before the first branch token.
+    assert (to_prompt[:, :, 0].max() > 0) == (reach > 1)
+
+
+def test_windows_and_images_of_a_row_are_kept_apart(patches):
+    """Two images, of two windows and of one: places of windows are equal, those of images far apart."""
+    queries, order, (own,) = patches
+    image, window = np.array([0, 0, 0, 0, 1, 1, 1]), np.array([0, 0, 1, 1, 0, 0, 0])
+    places = np.broadcast_to(2 * FAR * image + window, order.shape)
+    seen = {
+        reach: run(queries, order, [own._replace(places=places)], places=places, reach=reach)
+        for reach in (1, FAR)
+    }
+    for reach, groups in ((1, 2 * image + window), (FAR, image)):
+        for group in set(groups):
+            part = groups == group
+            alone = KeyBlock(*(x[:, :, part] for x in own[:4]))
+            expected, _ = dense(queries[:, :, part], order[:, :, part], [alone])
+            np.testing.assert_allclose(seen[reach].values[:, :, part], expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("query_chunk", [3, 256])
@@ -174,3 +220,9 @@ def test_regions_without_query_weights_are_refused(branches, regions):
     queries, order, (shared, own) = branches
     with pytest.raises(ValueError, match="pass query_weights"):
         attend(queries, order, [shared._replace(regions=regions), own])
+
+
+def test_places_without_places_of_keys_are_refused(branches):
+    queries, order, blocks = branches
+    with pytest.raises(ValueError, match="a block of keys has none"):
+        attend(queries, order, blocks, places=order)

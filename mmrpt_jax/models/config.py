@@ -12,6 +12,25 @@ POSITIONS = ("none", "exact", "nearest", "bilinear")
 EXPERTS = ("dense", "moe", "mot")
 # What the head of a flow gives; see `LatentConfig`.
 PREDICTIONS = ("velocity", "data")
+# Matrices of a layer, where they are in its parameters.
+PROJECTIONS = ("query", "key", "value", "out", "mlp/gate", "mlp/up", "mlp/down")
+# Types of numbers that parameters are kept in and activations computed in.
+DTYPES = ("float32", "bfloat16")
+
+
+@dataclasses.dataclass(frozen=True)
+class LoraConfig:
+    """Low-rank adapters of a stack: see `models.lora`.
+
+    Attributes:
+        rank: columns of A, rows of B.
+        alpha: what A B is multiplied by, in units of 1/rank.
+        targets: names of the `PROJECTIONS` that are adapted, without the parts they lie in.
+    """
+
+    rank: int
+    alpha: float
+    targets: tuple[str, ...]
 
 
 def _check(field: str, value: str, known: tuple[str, ...]) -> None:
@@ -74,6 +93,7 @@ class TransformerConfig:
         query_chunk: queries per attention block; bounds the score matrix to `query_chunk` rows.
         remat: recompute each layer in the backward pass instead of storing it.
         unroll: layers per iteration of the scan; more compile longer and run without loop overhead.
+        lora: adapters beside the projections; None computes with the weights alone, adapted or not.
     """
 
     width: int
@@ -100,6 +120,7 @@ class TransformerConfig:
     query_chunk: int = 256
     remat: bool = False
     unroll: int = 1
+    lora: LoraConfig | None = None
 
     def __post_init__(self):
         _check("norm", self.norm, NORMS)
@@ -234,6 +255,9 @@ class VLMConfig:
         scale_embeddings: multiplies embeddings by sqrt(D).
         tied: the output matrix is the embedding; otherwise it is `lm_head`.
         logit_softcap: c in c·tanh(logit/c); 0: none.
+        param_dtype: what parameters are kept in; adapters, whose steps are small, always in "float32".
+        compute_dtype: what activations are, and parameters become where they meet them. Norms, softmax, rotations,
+            the head and the ends of a flow compute in float32 either way.
     """
 
     vocab_size: int
@@ -245,10 +269,14 @@ class VLMConfig:
     scale_embeddings: bool = True
     tied: bool = True
     logit_softcap: float = 0.0
+    param_dtype: str = "float32"
+    compute_dtype: str = "float32"
 
     def __post_init__(self):
         _check("image_attention", self.image_attention, ("causal", "bidirectional"))
         _check("image_positions", self.image_positions, ("sequential", "shared", "grid"))
+        _check("param_dtype", self.param_dtype, DTYPES)
+        _check("compute_dtype", self.compute_dtype, DTYPES)
         if self.image_positions == "grid" and len(self.decoder.rope.sections) != 3:
             raise ValueError(
                 "image_positions 'grid' turns by three axes: give the decoder's rope three sections"

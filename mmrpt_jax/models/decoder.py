@@ -139,9 +139,9 @@ class Block(nn.Module):
             query_chunk=cfg.query_chunk,
         )
         flat = seen.values.reshape(*x.shape[:-1], cfg.heads * cfg.head_dim)
-        out = Linear(cfg.width, ("heads", "embed"), use_bias=cfg.out_bias, name="out")(flat)
+        out = Linear(cfg.width, ("heads", "embed"), use_bias=cfg.out_bias, lora=cfg.lora, name="out")(flat)
         x = x + (self._norm("attention_out_norm")(out) if cfg.sandwich_norms else out)
-        mlp = MLP(cfg.width, cfg.mlp, cfg.gated, cfg.activation, cfg.mlp_bias, name="mlp")
+        mlp = MLP(cfg.width, cfg.mlp, cfg.gated, cfg.activation, cfg.mlp_bias, cfg.lora, name="mlp")
         out = mlp(self._norm("mlp_norm")(x))
         x = x + (self._norm("mlp_out_norm")(out) if cfg.sandwich_norms else out)
         return x, LayerOutput(keys, values, seen.mass, seen.received)
@@ -153,7 +153,8 @@ class Block(nn.Module):
         cfg = self.config
 
         def heads_of(name, count, axis):
-            flat = Linear(count * cfg.head_dim, ("embed", axis), use_bias=cfg.qkv_bias, name=name)(x)
+            options = {"use_bias": cfg.qkv_bias, "lora": cfg.lora}
+            flat = Linear(count * cfg.head_dim, ("embed", axis), name=name, **options)(x)
             return flat.reshape(*x.shape[:-1], count, cfg.head_dim)
 
         queries = heads_of("query", cfg.heads, "heads")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax, rel_entr
 
-from mmrpt_jax.models.head import logits, score_tokens, token_kl
+from mmrpt_jax.models.head import logits, output_matrix, score_tokens, token_kl
 from mmrpt_jax.models.sharding import batch_sharding, make_mesh
 
 B, G, R, D, V = 2, 3, 4, 8, 11
@@ -107,3 +107,22 @@ def test_token_kl_equals_scipy(chunk):
     divergence = token_kl(HIDDEN, OTHER, EMBEDDING, chunk=chunk)
     np.testing.assert_allclose(divergence, rel_entr(p, q).sum(-1), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(token_kl(HIDDEN, HIDDEN, EMBEDDING, chunk=chunk), 0.0, atol=1e-6)
+
+
+def test_capped_logits():
+    capped = 3.0 * np.tanh(HIDDEN.astype(np.float64) @ EMBEDDING.T / 3.0)
+    np.testing.assert_allclose(logits(HIDDEN, EMBEDDING, softcap=3.0), capped, rtol=1e-4, atol=1e-4)
+    # The cap stands in front of the temperature.
+    expected = np.take_along_axis(log_softmax(capped / 0.7, axis=-1), IDS[..., None], axis=-1)[..., 0]
+    scores = score_tokens(HIDDEN, EMBEDDING, IDS, temperature=0.7, softcap=3.0)
+    np.testing.assert_allclose(scores.logprobs, expected, rtol=1e-4, atol=1e-4)
+    p, q = (
+        log_softmax(3.0 * np.tanh(x.astype(np.float64) @ EMBEDDING.T / 3.0), axis=-1) for x in (HIDDEN, OTHER)
+    )
+    found = token_kl(HIDDEN, OTHER, EMBEDDING, softcap=3.0)
+    np.testing.assert_allclose(found, rel_entr(np.exp(p), np.exp(q)).sum(-1), rtol=1e-3, atol=1e-4)
+
+
+def test_the_output_matrix_is_the_embedding_unless_there_is_another():
+    assert output_matrix({"embedding": EMBEDDING}) is EMBEDDING
+    assert output_matrix({"embedding": EMBEDDING, "lm_head": HIDDEN}) is HIDDEN

@@ -1,7 +1,7 @@
 """Parameters from a seed, born on their devices."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import flax.linen as nn
 import jax
@@ -12,7 +12,9 @@ from mmrpt_jax.models.config import AutoencoderConfig, LatentConfig, UnifiedConf
 from mmrpt_jax.models.dual_encoder import DualEncoder, DualEncoderConfig
 from mmrpt_jax.models.kl_autoencoder import AutoencoderNetwork
 from mmrpt_jax.models.latents import LatentTokens
+from mmrpt_jax.models.lora import is_adapter
 from mmrpt_jax.models.patches import ImagePatches
+from mmrpt_jax.models.paths import path_of
 from mmrpt_jax.models.sharding import RULES, parameter_shardings
 from mmrpt_jax.models.unified import copy_experts
 from mmrpt_jax.models.vlm import VLM, BranchTokens, PromptTokens
@@ -20,16 +22,35 @@ from mmrpt_jax.models.vlm import VLM, BranchTokens, PromptTokens
 Config = VLMConfig | UnifiedConfig | AutoencoderConfig | DualEncoderConfig
 
 
-def initialise(config: Config, key, mesh: Mesh | None = None, rules: Mapping[str, str | None] = RULES):
+def _whole(params):
+    return params
+
+
+def initialise(
+    config: Config,
+    key,
+    mesh: Mesh | None = None,
+    rules: Mapping[str, str | None] = RULES,
+    *,
+    part: Callable[[dict], dict] = _whole,
+):
     """Fresh parameters as a plain nested dict; with a mesh, each is born in its shards, never whole anywhere.
 
     The values depend on the key alone, not on the mesh. A unified model begins as its vision-language model would
     from the same key, its generation experts as copies.
+
+    Args:
+        config: the model.
+        key: of the random values.
+        mesh: where they live, if not on one device.
+        rules: from logical axes to those of the mesh.
+        part: takes what is wanted out of the tree, as `lora.adapter_only` does; the rest is never made.
     """
     if mesh is None:
-        return _initialise(config, key)
-    shardings = parameter_shardings(jax.eval_shape(functools.partial(_boxed, config), key), mesh, rules)
-    return jax.jit(_unboxed, static_argnums=0, out_shardings=shardings)(config, key)
+        return _initialise(config, key, part)
+    boxed = jax.eval_shape(functools.partial(_boxed, config), key)
+    shardings = part(parameter_shardings(boxed, mesh, rules))
+    return jax.jit(_unboxed, static_argnums=(0, 2), out_shardings=shardings)(config, key, part)
 
 
 def abstract_parameters(config: Config, mesh: Mesh | None = None, rules: Mapping[str, str | None] = RULES):
@@ -54,11 +75,12 @@ def _boxed(config: Config, key):
     """Parameters in boxes that carry their logical axes."""
     match config:
         case VLMConfig():
-            return VLM(config).init(key, *_smallest_input(config))["params"]
+            return _stored(VLM(config).init(key, *_smallest_input(config))["params"], config.param_dtype)
         case UnifiedConfig():
             tokens = LatentTokens(config.latent, config.vlm.decoder.width)
             drawn = tokens.init(jax.random.fold_in(key, 0), *_smallest_drawing(config.latent))["params"]
-            return copy_experts(_boxed(config.vlm, key) | {"latents": drawn}, config.experts)
+            latents = _stored(drawn, config.vlm.param_dtype)
+            return copy_experts(_boxed(config.vlm, key) | {"latents": latents}, config.experts)
         case AutoencoderConfig():
             image = jnp.zeros((1, config.downsample, config.downsample, 3))
             return AutoencoderNetwork(config).init(key, image)["params"]
@@ -69,12 +91,21 @@ def _boxed(config: Config, key):
     raise TypeError(f"there are no parameters for a {type(config).__name__}")
 
 
-def _unboxed(config: Config, key):
-    return nn.unbox(_boxed(config, key))
+def _stored(boxed, dtype: str):
+    """Parameters in the type that they are kept in; adapters stay as they are."""
+
+    def cast(path, box):
+        return box if is_adapter(path_of(path)) else jax.tree.map(lambda leaf: leaf.astype(dtype), box)
+
+    return jax.tree.map_with_path(cast, boxed, is_leaf=lambda node: isinstance(node, nn.meta.AxisMetadata))
+
+
+def _unboxed(config: Config, key, part):
+    return part(nn.unbox(_boxed(config, key)))
 
 
 # Compiled once per model, however often it is called.
-_initialise = jax.jit(_unboxed, static_argnums=0)
+_initialise = jax.jit(_unboxed, static_argnums=(0, 2))
 
 
 def _smallest_input(config: VLMConfig):

@@ -8,7 +8,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from mmrpt_jax.models.config import LoraConfig
+
 _KERNEL = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
+# Uniform within ±1/√D, as the authors' code and PEFT have it.
+_LORA_A = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 class RMSNorm(nn.Module):
@@ -57,23 +61,38 @@ def make_norm(kind: str, eps: float, name: str | None = None) -> nn.Module:
 
 
 class Linear(nn.Module):
-    """x @ kernel (+ bias), the kernel's axes named for the sharding rules."""
+    """x @ kernel (+ bias), the kernel's axes named for the sharding rules; with an adapter if `lora` names it."""
 
     features: int
     axes: Sequence[str]
     use_bias: bool = False
     kernel_init: nn.initializers.Initializer = _KERNEL
+    lora: LoraConfig | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "*E D"]) -> Float[Array, "*E F"]:
         """Projects the last axis to `features`, in the type of `x`."""
         shape = (x.shape[-1], self.features)
         kernel = self.param("kernel", nn.with_logical_partitioning(self.kernel_init, tuple(self.axes)), shape)
-        y = x @ kernel.astype(x.dtype)
+        # One axis of tokens: of several, XLA's CPU compiler transposes for the kernel's gradient, and drags the
+        # elementwise gradients before it (silu's) into that copy, against the grain of memory.
+        y = x.reshape(-1, x.shape[-1]) @ kernel.astype(x.dtype)
         if self.use_bias:
             zeros = nn.with_logical_partitioning(nn.initializers.zeros, (self.axes[-1],))
             y = y + self.param("bias", zeros, (self.features,)).astype(x.dtype)
+        y = y.reshape(*x.shape[:-1], self.features)
+        if self.lora is not None and self.name in self.lora.targets:
+            y = y + self._adapt(x, self.lora)
         return y
+
+    def _adapt(self, x, lora: LoraConfig):
+        """(alpha / rank) · (x A) B (Hu et al., 2021); B begins as zeros, and with it what is added."""
+        inward, outward = self.axes
+        a = nn.with_logical_partitioning(_LORA_A, (inward, "rank"))
+        b = nn.with_logical_partitioning(nn.initializers.zeros, ("rank", outward))
+        low = x @ self.param("lora_a", a, (x.shape[-1], lora.rank)).astype(x.dtype)
+        high = low @ self.param("lora_b", b, (lora.rank, self.features)).astype(x.dtype)
+        return high * (lora.alpha / lora.rank)
 
 
 class MLP(nn.Module):
@@ -84,18 +103,19 @@ class MLP(nn.Module):
     gated: bool = True
     activation: str = "silu"
     use_bias: bool = False
+    lora: LoraConfig | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "*E D"]) -> Float[Array, "*E D"]:
         """Widens to `mlp` features and comes back to `width`."""
         activate = activation(self.activation)
+        options = {"use_bias": self.use_bias, "lora": self.lora}
+        inner = Linear(self.mlp, ("embed", "mlp"), **options, name="up")(x)
         if self.gated:
-            gate = Linear(self.mlp, ("embed", "mlp"), use_bias=self.use_bias, name="gate")(x)
-            up = Linear(self.mlp, ("embed", "mlp"), use_bias=self.use_bias, name="up")(x)
-            inner = activate(gate) * up
+            inner = activate(Linear(self.mlp, ("embed", "mlp"), **options, name="gate")(x)) * inner
         else:
-            inner = activate(Linear(self.mlp, ("embed", "mlp"), use_bias=self.use_bias, name="up")(x))
-        return Linear(self.width, ("mlp", "embed"), use_bias=self.use_bias, name="down")(inner)
+            inner = activate(inner)
+        return Linear(self.width, ("mlp", "embed"), **options, name="down")(inner)
 
 
 def activation(name: str) -> Callable[[Array], Array]:

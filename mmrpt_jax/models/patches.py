@@ -18,13 +18,18 @@ _WINDOWS = 1 << 10
 
 
 class ImagePatches(NamedTuple):
-    """The patches of all images of a prompt, in block order, padded on the right; on the host also without B.
+    """The patches of all images of a prompt, padded on the right; a tile of an image is an image of its own here.
+
+    The order is by blocks: the m x m patches that become one visual token are neighbours, row by row inside the block,
+    blocks row by row inside the image. So merging is a reshape for every tower: Qwen's merger and Idefics3's pixel
+    shuffle concatenate the features of a block in this very order (Idefics3's channels are block row, block column,
+    feature), Gemma's pooling averages them.
 
     Attributes:
-        pixels: bytes; row, column, channel.
+        pixels: bytes; row, column, channel inside a patch. They are normalised on the device.
         rows: row of the patch in its image, in patches.
         columns: likewise.
-        image: number of its image in the prompt, from 0 (a tile of an image is one, too); -1 for padding.
+        image: number of its image in the prompt, from 0; -1 for padding.
     """
 
     pixels: UInt8[Array, "*B N pixels"]
@@ -94,7 +99,8 @@ def learned_positions(
         patches: where they stand.
         kind: "exact", "nearest" or "bilinear", as in `VisionConfig`.
     """
-    rows, columns = patches.rows, patches.columns
+    # Parameters may be arrays of NumPy, which do not take traced indices.
+    table, rows, columns = jnp.asarray(table), patches.rows, patches.columns
     if kind == "exact":
         return table[jnp.clip(rows * grid[1] + columns, 0, len(table) - 1)]
     heights, widths = image_sizes(rows, columns, patches.image)

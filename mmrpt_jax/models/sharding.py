@@ -17,6 +17,7 @@ RULES: Mapping[str, str | None] = {
     "heads": "tensor",
     "kv_heads": "tensor",
     "mlp": "tensor",
+    "rank": None,
     "norm": None,
     "patch": None,
     "image": None,

@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 from mmrpt_jax.models.config import UnifiedConfig
 from mmrpt_jax.models.decoder import Context, Stack, Tokens
 from mmrpt_jax.models.latents import LatentTokens
+from mmrpt_jax.models.paths import overlay
 from mmrpt_jax.models.vlm import VLM, BranchTokens, PromptState, PromptTokens, prompt_context
 
 
@@ -32,13 +33,6 @@ class ThoughtState(NamedTuple):
     values: Float[Array, "L B G R K H"]
     valid: Bool[Array, "B G R"]
     length: Int[Array, "B G"]
-
-
-def overlay(base: dict, above: dict) -> dict:
-    """The tree `base` with the leaves of `above` in place of its own."""
-    return base | {
-        name: overlay(base[name], part) if isinstance(part, dict) else part for name, part in above.items()
-    }
 
 
 def copy_experts(params: dict, experts: str) -> dict:

@@ -8,11 +8,11 @@ import pytest
 from mmrpt_jax.models.config import LatentConfig, UnifiedConfig
 from mmrpt_jax.models.forward import forward
 from mmrpt_jax.models.latents import LatentTokens
+from mmrpt_jax.models.paths import overlay
 from mmrpt_jax.models.unified import (
     copy_experts,
     encode_prompt,
     encode_thoughts,
-    overlay,
     velocity,
 )
 from mmrpt_jax.models.vlm import VLM, BranchTokens, PromptTokens
@@ -262,12 +262,6 @@ def test_copies_replace_the_experts_that_were_there(params):
         copy_experts(params["dense"], "soft")
     with pytest.raises(ValueError, match="experts is 'soft'; it must be one of 'dense', 'moe', 'mot'"):
         dataclasses.replace(CONFIG, experts="soft")
-
-
-def test_overlay_replaces_leaves():
-    base = {"a": {"x": 1, "y": 2}, "b": 3}
-    assert overlay(base, {"a": {"y": 4}}) == {"a": {"x": 1, "y": 4}, "b": 3}
-    assert overlay(base, {}) == base
 
 
 def moved(tree):

@@ -59,11 +59,19 @@ class Connector(nn.Module):
         return Linear(self.output_width, ("mlp", "embed"), use_bias=cfg.bias, name="connector_out")(x)
 
 
+def count_tokens(config: VisionConfig, images: UInt8[Array, "B C h w 3"] | ImagePatches) -> int:
+    """I, visual tokens of a prompt's images, padding included."""
+    if isinstance(images, ImagePatches):
+        return images.image.shape[1] // config.connector.merge**2
+    return images.shape[1] * config.num_tokens
+
+
 class VisionTower(nn.Module):
     """ViT (Dosovitskiy et al., 2021) and connector."""
 
     config: VisionConfig
     output_width: int
+    dtype: str = "float32"
 
     def setup(self):
         """Declares the tower; the connector's parameters stand beside its own."""
@@ -117,7 +125,7 @@ class VisionTower(nn.Module):
         cfg, merge = self.config, self.config.connector.merge
         # Towers of videos see a still image several times.
         pixels = jnp.tile(normalise(patches.pixels, cfg.pixel_mean, cfg.pixel_std), cfg.frames)
-        x = self.patch_embedding(pixels)
+        x = self.patch_embedding(pixels.astype(self.dtype))
         if cfg.positions != "none":
             x = x + learned_positions(self.positions, cfg.grid, patches, cfg.positions).astype(x.dtype)
         # All patches share one order: attention inside an image is bidirectional.

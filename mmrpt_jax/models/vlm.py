@@ -56,7 +56,7 @@ class VLM(nn.Module):
         self.embedding = self.param("embedding", partitioned, (cfg.vocab_size, cfg.decoder.width))
         if not cfg.tied:
             self.lm_head = self.param("lm_head", partitioned, (cfg.vocab_size, cfg.decoder.width))
-        self.vision = VisionTower(cfg.vision, cfg.decoder.width)
+        self.vision = VisionTower(cfg.vision, cfg.decoder.width, cfg.compute_dtype)
         self.decoder = Stack(cfg.decoder)
 
     def __call__(self, images, prompt, branches):
@@ -64,9 +64,10 @@ class VLM(nn.Module):
         return self.extend(self.encode_prompt(images, prompt), branches)
 
     def embed(self, ids: Int[Array, "*E"]) -> Float[Array, "*E D"]:
-        """Token embeddings; scaled, fresh ones have unit variance."""
+        """Token embeddings; scaled, fresh ones have unit variance. What follows computes in their type."""
         cfg = self.config
-        return self.embedding[ids] * cfg.decoder.width**0.5 if cfg.scale_embeddings else self.embedding[ids]
+        scale = cfg.decoder.width**0.5 if cfg.scale_embeddings else 1.0
+        return (self.embedding[ids] * scale).astype(cfg.compute_dtype)
 
     def encode_prompt(
         self, images: UInt8[Array, "B C h w 3"] | ImagePatches | None, prompt: PromptTokens

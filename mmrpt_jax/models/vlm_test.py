@@ -6,11 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmrpt_jax.models.config import TransformerConfig, VisionConfig, VLMConfig
+from mmrpt_jax.models.config import ConnectorConfig, RotaryConfig, TransformerConfig, VisionConfig, VLMConfig
 from mmrpt_jax.models.decoder import Tokens
 from mmrpt_jax.models.forward import forward
 from mmrpt_jax.models.initialise import abstract_parameters
-from mmrpt_jax.models.places import place_images, prompt_places
+from mmrpt_jax.models.places import prompt_places
 from mmrpt_jax.models.vision import VisualTokens
 from mmrpt_jax.models.vlm import VLM, BranchTokens, PromptTokens
 
@@ -25,6 +25,34 @@ VARIANT = dataclasses.replace(
     vision=dataclasses.replace(CONFIG.vision, transformer=dataclasses.replace(TOWER, query_chunk=3)),
     image_attention="bidirectional",
     image_positions="shared",
+)
+# What only public families do: a window that ends inside the prompt, caps, other norms, an output matrix of its own,
+# images of four patches that the tower looks at through windows of two, and merges.
+LOCAL = VLMConfig(
+    vocab_size=64,
+    decoder=dataclasses.replace(
+        DECODER,
+        local_layers=(True, False),
+        local_reach=4,
+        local_rope=RotaryConfig(50.0),
+        norm="rms_centred",
+        sandwich_norms=True,
+        score_softcap=3.0,
+        query_scale=0.5,
+        out_bias=True,
+        mlp_bias=True,
+    ),
+    vision=VisionConfig(
+        16,
+        16,
+        4,
+        dataclasses.replace(TOWER, layers=2, local_layers=(True, False), norm="layer", gated=False),
+        window=2,
+        connector=ConnectorConfig(2, hidden=20, norm="layer", activation="gelu"),
+        deepstack_layers=(0,),
+    ),
+    tied=False,
+    scale_embeddings=False,
 )
 IMAGE, TEXT = True, False
 B, G, P, R = 2, 3, 12, 5
@@ -91,15 +119,21 @@ def flat_scores(config, params, images, prompt, branches):
     copies = np.repeat(images, G, axis=0).reshape(-1, 16, 16, 3)
 
     def run(model):
-        x, features = model.embed(ids.reshape(B * G, -1)), model.vision(copies[:, None]).features
-        x = x.at[np.nonzero(slots.reshape(B * G, -1))].set(features.reshape(-1, x.shape[-1]))
+        x, seen = model.embed(ids.reshape(B * G, -1)), model.vision(copies[:, None])
+        where = np.nonzero(slots.reshape(B * G, -1))
+        fill = lambda x, features: x.at[where].set(features.reshape(-1, x.shape[-1]))  # noqa: E731
+        x = fill(x, seen.features)
+        added = None
+        if seen.deepstack is not None:
+            added = jnp.stack([fill(jnp.zeros_like(x), deep)[:, None] for deep in seen.deepstack])
         rows = np.array([places(config, row) for row in slots.reshape(B * G, -1)])
-        tokens = Tokens(rows[:, :1], rows[:, 1:], valid.reshape(B * G, 1, -1))
-        hidden, _ = model.decoder(x[:, None], (), (), tokens)
+        index = np.broadcast_to(np.arange(P + R), (B * G, 1, P + R)) if config.decoder.local_layers else None
+        tokens = Tokens(rows[:, :1], rows[:, 1:], valid.reshape(B * G, 1, -1), index)
+        hidden, _ = model.decoder(x[:, None], (), (), tokens, added)
         return hidden[:, 0].reshape(B, G, P + R, -1)
 
     hidden = VLM(config).apply({"params": params}, method=run)
-    logprobs = jax.nn.log_softmax(hidden @ params["embedding"].T)
+    logprobs = jax.nn.log_softmax(hidden @ params["embedding" if config.tied else "lm_head"].T)
     before = starts[:, None, None] - 1 + np.arange(R)
     logprobs = jnp.take_along_axis(logprobs, np.broadcast_to(before, (B, G, R))[..., None], axis=2)
     chosen = jnp.take_along_axis(logprobs, branches.ids[..., None], axis=-1)[..., 0]
@@ -113,14 +147,15 @@ def test_shared_prompts_score_as_flat_sequences(params, batch):
     np.testing.assert_allclose(shared.entropy[valid], entropy[valid], rtol=1e-5, atol=1e-5)
 
 
-def test_shared_prompts_learn_as_flat_sequences(batch):
+@pytest.mark.parametrize("config", [VARIANT, LOCAL], ids=["options", "local"])
+def test_shared_prompts_learn_as_flat_sequences(config, batch):
     """Scores, loss and the gradients of all parameters, with every option on."""
-    params, valid = random_parameters(VARIANT), batch[2].valid
+    params, valid = random_parameters(config), batch[2].valid
     weights = np.where(valid, np.random.default_rng(2).normal(size=(2, *valid.shape)), 0.0)
 
     def evaluate(scores):
         def loss(params):
-            found = scores(VARIANT, params, *batch)[:2]
+            found = scores(config, params, *batch)[:2]
             return sum(jnp.sum(w * x) for w, x in zip(weights, found, strict=True)), found
 
         return jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
@@ -175,15 +210,6 @@ def test_padding_changes_nothing(params, batch):
     for found, expected in ((padded.logprobs, plain.logprobs), (padded.entropy, plain.entropy)):
         found, expected = found[..., :R][branches.valid], expected[branches.valid]
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
-
-
-def test_place_images_fills_slots_in_order():
-    x = -np.arange(2.0 * 7).reshape(2, 7, 1)
-    features = np.array([[10.0, 11, 12, 13], [20, 21, 22, 23]])[..., None]
-    slots = np.array([[0, 1, 1, 0, 0, 1, 1], [1, 1, 1, 1, 0, 0, 0]], bool)
-    placed = place_images(jnp.asarray(x), jnp.asarray(features), jnp.asarray(slots))
-    expected = [[0, 10, 11, -3, -4, 12, 13], [20, 21, 22, 23, -11, -12, -13]]
-    np.testing.assert_array_equal(placed[..., 0], expected)
 
 
 PLACES = {

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from mmrpt_jax.models.vision import patchify
+from mmrpt_jax.models.patches import patchify
 from mmrpt_jax.models.weight_table import (
     AS_IS,
     TRANSPOSE,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from mmrpt_jax.data.prompts import caption_prompt, encode_prompts
+from mmrpt_jax.data.prompts import Wording, encode_prompts
 from mmrpt_jax.models import BranchTokens
 from mmrpt_jax.models.sharding import make_mesh
 from mmrpt_jax.models.vlm_test import random_parameters
@@ -26,10 +26,10 @@ B, G, R, TEMPERATURE = 2, 3, 4, 0.5
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, tiny_tokenizer, tiny_model):
+def run(tmp_path_factory, tiny_processor, tiny_model):
     config = ConfigDict({"data": {"branch_lengths": (2, R)}})
     folder = tmp_path_factory.mktemp("run")
-    return Run(config, folder, tiny_tokenizer, tiny_model, None, make_mesh())
+    return Run(config, folder, tiny_processor, tiny_model, None, make_mesh())
 
 
 def section(kl="none"):
@@ -43,7 +43,7 @@ def params(tiny_model):
 
 @pytest.fixture(scope="module")
 def prompts(tiny_tokenizer, tiny_images):
-    tokens = encode_prompts(tiny_tokenizer, [caption_prompt()] * B, image_tokens=4, lengths=(16,))
+    tokens = encode_prompts(tiny_tokenizer, [Wording().caption] * B, image_tokens=4, lengths=(16,))
     return tiny_images[:B], tokens
 
 

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from mmrpt_jax.data.examples import PickCaptions, stack_images
-from mmrpt_jax.data.prompts import caption_prompt, encode_branches
+from mmrpt_jax.data.examples import PickCaptions
+from mmrpt_jax.data.prompts import encode_branches
 from mmrpt_jax.data.tokenizer import EOS
 from mmrpt_jax.stages.run import Run, batches
 from mmrpt_jax.training.supervised import SupervisedBatch
@@ -17,17 +17,16 @@ def caption_batches(run: Run, suffix: str) -> Callable[[int], Iterator[Supervise
     source = run.source(captions=cfg.captions_per_image, size=data.caption_records)
 
     def build(batch: dict) -> SupervisedBatch:
-        images = stack_images(batch["image"])
+        count = len(batch["view"])
         texts = [[f"{caption}{EOS}" for caption in captions] for captions in batch["captions"]]
         built = SupervisedBatch(
-            images,
-            run.prompts([caption_prompt()] * len(images)),
+            *run.processor.inputs([run.wording.caption] * count, batch["view"]),
             encode_branches(run.tokenizer, texts, lengths=data.caption_lengths),
-            np.arange(len(images)) < round(cfg.image_dropout * len(images)),
+            np.arange(count) < round(cfg.image_dropout * count),
         )
         return run.place(built)
 
-    transform = PickCaptions(*run.image_shape, cfg.captions_per_image, run.augment)
+    transform = PickCaptions(run.see, cfg.captions_per_image)
     return batches(
         source, transform, build, seed=run.data_seed(f"caption{suffix}"), batch_size=cfg.batch_size
     )

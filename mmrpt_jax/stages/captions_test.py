@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 
 import jax
@@ -7,12 +8,13 @@ from ml_collections import ConfigDict
 
 from mmrpt_jax.assets import SCENES_TOKENIZER
 from mmrpt_jax.data.images import decode_image
+from mmrpt_jax.data.prompts import Wording
 from mmrpt_jax.data.scene_source import SceneSource
 from mmrpt_jax.data.tokenizer import load_tokenizer
 from mmrpt_jax.models import TransformerConfig, VisionConfig, VLMConfig
 from mmrpt_jax.models.sharding import make_mesh
 from mmrpt_jax.stages.captions import caption_batches
-from mmrpt_jax.stages.run import Run
+from mmrpt_jax.stages.run import Run, fixed_processor
 
 SCENES = 24
 
@@ -25,8 +27,9 @@ def run(tmp_path):
     tokenizer = load_tokenizer(str(SCENES_TOKENIZER))
     sizes = TransformerConfig(width=8, layers=1, heads=1, kv_heads=1, head_dim=8, mlp=8)
     model = VLMConfig(tokenizer.vocab_size, sizes, VisionConfig(64, 64, 32, sizes))
-    config = ConfigDict({"seed": 1, "data": data | lengths, "caption": caption})
-    return Run(config, tmp_path, tokenizer, model, None, make_mesh())
+    wording = dataclasses.asdict(Wording())
+    config = ConfigDict({"seed": 1, "data": data | lengths, "caption": caption, "wording": wording})
+    return Run(config, tmp_path, fixed_processor(config, tokenizer, model), model, None, make_mesh())
 
 
 def take(run, count, *, suffix="", step=0):

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from mmrpt_jax.models.sharding import make_mesh
 from mmrpt_jax.reporting.command_line import UsageError
 from mmrpt_jax.scenes import IMAGE_SIZE
-from mmrpt_jax.stages.run import is_complete
+from mmrpt_jax.stages.completion import is_complete
 
 
 class ConfigError(UsageError):

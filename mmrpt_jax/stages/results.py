@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from mmrpt_jax.reporting.table import format_table, write_table
-from mmrpt_jax.stages.run import Run, is_complete, mark_complete, read_summary
+from mmrpt_jax.stages.completion import is_complete, mark_complete, read_summary
+from mmrpt_jax.stages.run import Run
 
 
 def evaluated(run: Run, name: str, measure: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:

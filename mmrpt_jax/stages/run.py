@@ -2,10 +2,8 @@
 
 import dataclasses
 import functools
-import json
-import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +14,17 @@ from ml_collections import ConfigDict
 
 from mmrpt_jax.data.drawing_source import DrawingSource
 from mmrpt_jax.data.escape import escape_placeholders
-from mmrpt_jax.data.examples import AUGMENTATIONS, Augment
-from mmrpt_jax.data.fitting import Room, keep_captions
+from mmrpt_jax.data.examples import AUGMENTATIONS, Pixels, SeeImage
+from mmrpt_jax.data.fitting import keep_captions
+from mmrpt_jax.data.images import image_size
 from mmrpt_jax.data.pipeline import make_dataset, make_iterator
-from mmrpt_jax.data.prompts import caption_prompt, encode_prompts, fill_prompt
-from mmrpt_jax.data.records import RandomAccess, open_records
+from mmrpt_jax.data.processor import FixedSizeProcessor, Processor
+from mmrpt_jax.data.prompts import Wording
+from mmrpt_jax.data.records import RandomAccess, Record, open_records
 from mmrpt_jax.data.scene_source import SceneSource
-from mmrpt_jax.data.tokenizer import MASK, Tokenizer, load_tokenizer, train_tokenizer
+from mmrpt_jax.data.tokenizer import EOS, MASK, Tokenizer, load_tokenizer, train_tokenizer
 from mmrpt_jax.evaluation.evaluator import Evaluator
-from mmrpt_jax.models import PromptTokens, TransformerConfig, VisionConfig, VLMConfig, abstract_parameters
+from mmrpt_jax.models import TransformerConfig, VisionConfig, VLMConfig, abstract_parameters, initialise
 from mmrpt_jax.models.autoencoder import Autoencoder, PatchAutoencoder
 from mmrpt_jax.models.config import LatentConfig, UnifiedConfig
 from mmrpt_jax.models.linear_autoencoder import (
@@ -32,8 +32,11 @@ from mmrpt_jax.models.linear_autoencoder import (
     load_linear_autoencoder,
     save_linear_autoencoder,
 )
+from mmrpt_jax.models.lora import adapter_only, without_adapters
+from mmrpt_jax.models.paths import overlay
 from mmrpt_jax.models.sharding import batch_sharding
 from mmrpt_jax.models.weights import load_weights
+from mmrpt_jax.stages.trained import what_trains, with_training
 from mmrpt_jax.training.metrics import MetricWriter
 
 # Orders in which a run reads data.
@@ -50,7 +53,7 @@ class Run:
 
     config: ConfigDict
     workdir: Path
-    tokenizer: Tokenizer
+    processor: Processor
     model: VLMConfig | UnifiedConfig
     writer: MetricWriter | None
     mesh: Mesh
@@ -61,27 +64,28 @@ class Run:
         return self.model.vlm if isinstance(self.model, UnifiedConfig) else self.model
 
     @property
-    def image_shape(self) -> tuple[int, int]:
-        """Height and width that the model takes."""
-        return self.vlm.vision.image_height, self.vlm.vision.image_width
+    def tokenizer(self) -> Tokenizer:
+        """The model's."""
+        return self.processor.tokenizer
+
+    @functools.cached_property
+    def wording(self) -> Wording:
+        """How prompts are worded."""
+        return Wording(**self.config.wording.to_dict())
 
     @property
-    def augment(self) -> Augment | None:
-        """What happens to training images."""
-        return AUGMENTATIONS[self.config.data.augment]
+    def see(self) -> SeeImage:
+        """What the model sees of an encoded training image."""
+        return SeeImage(self.processor.view, AUGMENTATIONS[self.config.data.augment])
+
+    def views(self, images: Iterable[Pixels]) -> list[Any]:
+        """What the model sees of prompts of one image each."""
+        return [self.processor.view(image) for image in images]
 
     @functools.cached_property
     def coder(self) -> Autoencoder:
         """The autoencoder of what is drawn."""
         return open_autoencoder(self.config, self.workdir)
-
-    @functools.cached_property
-    def room(self) -> Room:
-        """How long prompts and captions may be."""
-        data = self.config.data
-        return Room(
-            self.tokenizer, self.vlm.vision.num_tokens, max(data.prompt_lengths), max(data.caption_lengths)
-        )
 
     @functools.cached_property
     def train_source(self) -> RandomAccess[Any]:
@@ -96,10 +100,14 @@ class Run:
 
     @functools.cached_property
     def _records(self) -> RandomAccess[Any]:
-        def fits(caption: str) -> bool:
+        longest = max(self.config.data.caption_lengths)
+
+        def fits(record: Record, caption: str) -> bool:
+            text = escape_placeholders(caption)
             # The longest prompt made of a caption shows all of it but one word, and a blank.
-            masked = fill_prompt(f"{escape_placeholders(caption)} {MASK}")
-            return self.room.holds_text(caption) and self.room.holds_prompt(masked)
+            masked = self.wording.fill_prompt(f"{text} {MASK}")
+            short = len(self.tokenizer.encode(f"{text}{EOS}").ids) <= longest
+            return short and self.processor.fits(masked, *image_size(record["image"]))
 
         kept, captions, records = keep_captions(open_source(self.config, captions=1), fits)
         if captions or records:
@@ -120,27 +128,39 @@ class Run:
             "log": self.log,
         }
 
-    def prompts(self, texts: Sequence[str]) -> PromptTokens:
-        """Prompts of one image each, as arrays."""
-        image_tokens, lengths = self.vlm.vision.num_tokens, self.config.data.prompt_lengths
-        return encode_prompts(self.tokenizer, texts, image_tokens=image_tokens, lengths=lengths)
-
     def evaluator(self, *, batch_size: int, max_tokens: int | None = None) -> Evaluator:
         """A compiled evaluator of what understands; it says up to `max_tokens`, by default as much as an answer."""
         data = self.config.data
         return Evaluator(
             self.vlm,
-            self.tokenizer,
+            self.processor,
+            self.wording,
             batch_size=batch_size,
-            prompt_lengths=tuple(data.prompt_lengths),
             text_lengths=tuple(data.caption_lengths),
             max_tokens=max_tokens or max(data.branch_lengths),
             place=self.place,
         )
 
+    @property
+    def trains(self) -> Callable[[str], bool] | None:
+        """Path -> whether a parameter trains; None if all do."""
+        return what_trains(self.config)
+
     def weights(self, path: Path) -> Any:
-        """Parameters from a file, placed on the mesh."""
+        """Parameters from a file of this run, placed on the mesh."""
         return load_weights(path, abstract_parameters(self.model, self.mesh))
+
+    def base_weights(self, path: Path, model: VLMConfig | UnifiedConfig | None = None) -> Any:
+        """Weights that come from elsewhere, without adapters, placed on the mesh; of `model`, by default the run's."""
+        plain = without_adapters(abstract_parameters(model or self.model, self.mesh))
+        return load_weights(path, plain)
+
+    def with_adapters(self, params: Any) -> Any:
+        """Plain weights with fresh adapters beside them, which add nothing yet; `params` where there are to be none."""
+        if not self.config.train.lora.rank:
+            return params
+        adapters = initialise(self.model, self.key("adapters"), self.mesh, part=adapter_only)
+        return overlay(params, adapters)
 
     def place(self, batch: Any) -> Any:
         """Puts arrays on the mesh, split over their leading (prompt) axis."""
@@ -188,11 +208,12 @@ def model_config(config: ConfigDict, vocab_size: int) -> VLMConfig:
     """The model that a config describes."""
     vision = config.model.vision.to_dict()
     transformer = TransformerConfig(rope=None, **vision.pop("transformer"))
-    return VLMConfig(
+    model = VLMConfig(
         vocab_size=vocab_size,
         decoder=TransformerConfig(**config.model.decoder.to_dict()),
         vision=VisionConfig(transformer=transformer, **vision),
     )
+    return with_training(model, config)
 
 
 def unified_config(config: ConfigDict, vocab_size: int) -> UnifiedConfig:
@@ -210,6 +231,13 @@ def unified_config(config: ConfigDict, vocab_size: int) -> UnifiedConfig:
         ),
         experts=latent.experts,
     )
+
+
+def fixed_processor(config: ConfigDict, tokenizer: Tokenizer, model: VLMConfig) -> FixedSizeProcessor:
+    """What a model reads that takes images of one size."""
+    vision = model.vision
+    size = (vision.image_height, vision.image_width, vision.patch_size)
+    return FixedSizeProcessor(tokenizer, *size, lengths=tuple(config.data.prompt_lengths))
 
 
 def open_autoencoder(config: ConfigDict, workdir: Path) -> Autoencoder:
@@ -247,11 +275,11 @@ def open_tokenizer(config: ConfigDict, workdir: Path) -> Tokenizer:
 
 
 def _corpus(config: ConfigDict) -> Iterator[str]:
-    source = open_source(config, captions=1, size=_TOKENIZER_CORPUS)
+    source, wording = open_source(config, captions=1, size=_TOKENIZER_CORPUS), Wording(**config.wording)
     for index in range(min(len(source), _TOKENIZER_CORPUS)):
         yield from source[index]["captions"]
         # The instructions' words are as frequent as captions are.
-        yield from (caption_prompt(), fill_prompt(""))
+        yield from (wording.caption, wording.fill_prompt(""))
 
 
 def batches(
@@ -278,38 +306,6 @@ def side_by_side(
             yield {name: next(batch) for name, batch in opened.items()}
 
     return open_at
-
-
-def is_complete(directory: Path) -> bool:
-    """Whether a stage has finished in `directory`."""
-    return (directory / "complete.json").exists()
-
-
-def mark_complete(directory: Path, summary: dict[str, Any]) -> None:
-    """Records that a stage has finished, with what it found."""
-    directory.mkdir(parents=True, exist_ok=True)
-    write_whole(directory / "complete.json", json.dumps(summary, indent=2, default=_jsonable))
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a text file that is whole or not there, whenever the process is stopped."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text)
-    partial.replace(path)
-
-
-def clear(directory: Path) -> None:
-    """Removes what a stage left in `directory` that was stopped before it was complete."""
-    shutil.rmtree(directory, ignore_errors=True)
-
-
-def read_summary(directory: Path) -> dict[str, Any]:
-    """What a finished stage found."""
-    return json.loads((directory / "complete.json").read_text())
-
-
-def _jsonable(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value.tolist()
 
 
 def _hash(name: str) -> int:

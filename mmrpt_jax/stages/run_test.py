@@ -1,25 +1,23 @@
+import dataclasses
 import itertools
-from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from mmrpt_jax.data.prompts import Wording
 from mmrpt_jax.data.tokenizer import train_tokenizer
 from mmrpt_jax.models.sharding import make_mesh
+from mmrpt_jax.stages.completion import clear, is_complete, mark_complete, read_summary
 from mmrpt_jax.stages.run import (
     DRAWING_STREAMS,
     STREAMS,
     Run,
     batches,
-    clear,
-    is_complete,
-    mark_complete,
     model_config,
     open_source,
     open_tokenizer,
-    read_summary,
     side_by_side,
     unified_config,
 )
@@ -63,6 +61,8 @@ def test_streams_side_by_side_begin_with_the_same_step():
     assert (next(one), next(two)) == ({"a": "x1", "b": "y1"}, {"a": "x0", "b": "y0"})
 
 
+# Everything trains, in float32.
+PLAIN = {"frozen": (), "param_dtype": "float32", "compute_dtype": "float32", "lora": {"rank": 0}}
 DATA = {"kind": "scenes", "world": "biased", "records": 5, "path": "", "split": "train"}
 
 
@@ -86,7 +86,13 @@ def test_unknown_data_is_refused(kind, message):
 
 def test_the_tokenizer_is_kept_with_the_run(tmp_path):
     config = ConfigDict(
-        {"seed": 0, "data": DATA, "init": {"tokenizer": ""}, "tokenizer": {"vocab_size": 300}}
+        {
+            "seed": 0,
+            "wording": dataclasses.asdict(Wording()),
+            "data": DATA,
+            "init": {"tokenizer": ""},
+            "tokenizer": {"vocab_size": 300},
+        }
     )
     trained = open_tokenizer(config, tmp_path)
     assert trained.vocab_size == 300
@@ -101,13 +107,12 @@ def test_the_tokenizer_is_kept_with_the_run(tmp_path):
     assert (tmp_path / "other" / "tokenizer.json").read_bytes() == shipped.read_bytes()
 
 
-def test_keys_and_placement(tmp_path, tiny_model, tiny_tokenizer):
-    run = Run(ConfigDict({"seed": 5}), tmp_path, tiny_tokenizer, tiny_model, None, make_mesh(2, 4, 1))
+def test_keys_and_placement(tmp_path, tiny_model, tiny_processor):
+    run = Run(ConfigDict({"seed": 5}), tmp_path, tiny_processor, tiny_model, None, make_mesh(2, 4, 1))
     # 0xE40C292C is the published 32-bit FNV-1a hash of "a".
     expected = jax.random.fold_in(jax.random.key(5), 0xE40C292C >> 1)
     assert jax.random.key_data(run.key("a")).tolist() == jax.random.key_data(expected).tolist()
     assert jax.random.key_data(run.key("b")).tolist() != jax.random.key_data(expected).tolist()
-    assert run.image_shape == (16, 16)
     placed = run.place({"x": np.arange(16.0).reshape(8, 2)})["x"]
     assert {shard.data.shape for shard in placed.addressable_shards} == {(1, 2)}
 
@@ -124,7 +129,7 @@ def test_no_two_data_orders_share_a_seed():
 def test_model_config_of_a_config():
     sizes = {"width": 8, "layers": 1, "heads": 2, "kv_heads": 1, "head_dim": 4, "mlp": 8}
     vision = {"image_height": 16, "image_width": 32, "patch_size": 8, "transformer": sizes}
-    model = model_config(SimpleNamespace(model=ConfigDict({"decoder": sizes, "vision": vision})), 99)
+    model = model_config(ConfigDict({"model": {"decoder": sizes, "vision": vision}, "train": PLAIN}), 99)
     assert (model.vocab_size, model.decoder.width, model.vision.grid) == (99, 8, (2, 4))
     # Patches have learned positions, words rotary ones.
     assert model.vision.transformer.rope is None and model.decoder.rope is not None
@@ -134,7 +139,7 @@ def test_unified_config_of_a_config():
     sizes = {"width": 8, "layers": 1, "heads": 2, "kv_heads": 1, "head_dim": 4, "mlp": 8}
     vision = {"image_height": 16, "image_width": 32, "patch_size": 8, "transformer": sizes}
     latent = {"autoencoder": "patch", "downsample": 4, "pack": 2, "experts": "moe", "prediction": "data"}
-    config = ConfigDict({"model": {"decoder": sizes, "vision": vision}, "latent": latent})
+    config = ConfigDict({"model": {"decoder": sizes, "vision": vision}, "train": PLAIN, "latent": latent})
     model = unified_config(config, 99)
     assert model.vlm == model_config(config, 99) and model.experts == "moe"
     # A latent is a square of 4 x 4 pixels of three colours, a token four of them.

@@ -9,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 from mmrpt_jax.data.tokenizer import load_tokenizer
 from mmrpt_jax.models import VLMConfig, abstract_parameters
 from mmrpt_jax.models.config import UnifiedConfig
+from mmrpt_jax.models.lora import without_adapters
 from mmrpt_jax.stages.checks import ConfigError
 
 
@@ -28,7 +29,9 @@ def check_weights(
         ConfigError: it does not; the message names a parameter and both shapes.
     """
     if config.init[field] and config.init.tokenizer:
-        params = abstract_parameters(model_of(config, load_tokenizer(config.init.tokenizer).vocab_size))
+        model = model_of(config, load_tokenizer(config.init.tokenizer).vocab_size)
+        # Adapters are laid beside weights that come without them.
+        params = without_adapters(abstract_parameters(model))
         shapes = {name: leaf.shape for name, leaf in flatten_dict(params, sep=".").items()}
         check_shapes(f"init.{field}", config.init[field], shapes)
 

@@ -12,7 +12,8 @@ from ml_collections import ConfigDict
 from mmrpt_jax.models.config import UnifiedConfig, VLMConfig
 from mmrpt_jax.models.sharding import make_mesh
 from mmrpt_jax.stages.checks import ConfigError
-from mmrpt_jax.stages.run import Run, open_tokenizer, write_whole
+from mmrpt_jax.stages.completion import write_whole
+from mmrpt_jax.stages.run import Run, fixed_processor, open_tokenizer
 from mmrpt_jax.training.metrics import MetricWriter
 
 # What may differ between two starts in one folder: what is told and kept, and which parts run.
@@ -62,7 +63,8 @@ def open_run(
     tokenizer = open_tokenizer(config, folder)
     with MetricWriter(folder) as writer:
         model, mesh = model_of(config, tokenizer.vocab_size), make_mesh(**config.mesh.to_dict())
-        yield Run(config, folder, tokenizer, model, writer, mesh)
+        vlm = model.vlm if isinstance(model, UnifiedConfig) else model
+        yield Run(config, folder, fixed_processor(config, tokenizer, vlm), model, writer, mesh)
 
 
 def demand_files(folder: Path, *names: str) -> None:

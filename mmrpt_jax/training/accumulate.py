@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from mmrpt_jax.models.paths import overlay
 from mmrpt_jax.training.state import TrainState, apply_gradients
 
 # (params, batch) -> (sum of losses, (count, metrics as {name: (sum, count)}))
 LossFn = Callable[[Any, Any], tuple[Float[Array, ""], tuple[Float[Array, ""], dict]]]
 
 
-def accumulate_gradients(loss_fn: LossFn, params, batch, *, micro_batches: int = 1):
+def accumulate_gradients(loss_fn: LossFn, params, batch, *, frozen=None, micro_batches: int = 1):
     """Loss, gradients and metrics of the whole batch, `micro_batches` parts at a time.
 
     The result does not depend on the split: every part returns unreduced sums, and the division by the total count
@@ -22,8 +23,9 @@ def accumulate_gradients(loss_fn: LossFn, params, batch, *, micro_batches: int =
 
     Args:
         loss_fn: returns (sum, (count, metrics)), metrics as (sum, count) pairs.
-        params: differentiated argument.
+        params: differentiated argument; with `frozen`, a part of the parameters.
         batch: arrays with the batch on the leading axis, a multiple of `micro_batches`.
+        frozen: the other parameters, of which no gradient is computed; None if there are none.
         micro_batches: parts.
 
     Returns:
@@ -35,14 +37,16 @@ def accumulate_gradients(loss_fn: LossFn, params, batch, *, micro_batches: int =
     size = jax.tree.leaves(batch)[0].shape[0]
     if size % micro_batches:
         raise ValueError(f"batch of {size} prompts does not divide into {micro_batches} micro-batches")
-    differentiate = jax.value_and_grad(loss_fn, has_aux=True)
+    whole = loss_fn if frozen is None else lambda part, batch: loss_fn(overlay(frozen, part), batch)
+    differentiate = jax.value_and_grad(whole, has_aux=True)
     if micro_batches == 1:
         (total, (count, metrics)), gradients = differentiate(params, batch)
     else:
         # Strided parts: neighbours, which live on one device, go to different parts.
         parts = jax.tree.map(lambda x: x.reshape(-1, micro_batches, *x.shape[1:]).swapaxes(0, 1), batch)
         shapes = jax.eval_shape(differentiate, params, jax.tree.map(lambda x: x[0], parts))
-        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        # Gradients of bfloat16 parameters are added up in float32.
+        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, jnp.promote_types(s.dtype, jnp.float32)), shapes)
 
         def add(carry, part):
             return jax.tree.map(jnp.add, carry, differentiate(params, part)), None
@@ -59,7 +63,9 @@ def make_update(
     """Builds `step(state, batch) -> (state, metrics)`: one optimizer step on the mean loss of a batch."""
 
     def step(state: TrainState, batch: Any) -> tuple[TrainState, dict]:
-        gradients, metrics = accumulate_gradients(loss_fn, state.params, batch, micro_batches=micro_batches)
+        gradients, metrics = accumulate_gradients(
+            loss_fn, state.trained, batch, frozen=state.frozen, micro_batches=micro_batches
+        )
         state, norm = apply_gradients(state, gradients, optimizer)
         return state, metrics | {"gradient_norm": norm}
 

@@ -11,9 +11,18 @@ from mmrpt_jax.models.latents import TIME_FEATURES
 def stack_flops(config: TransformerConfig, tokens: int, keys: int) -> float:
     """A forward pass of `tokens` tokens, each over `keys` keys."""
     attention = config.head_dim * (2 * config.heads + 2 * config.kv_heads)
-    weights = config.width * (attention + 3 * config.mlp)
+    weights = config.width * (attention + (3 if config.gated else 2) * config.mlp)
     scores = 2 * config.heads * config.head_dim * keys
     return 2.0 * config.layers * tokens * (weights + scores)
+
+
+def connector_weights(config: VLMConfig) -> int:
+    """Entries of the connector's matrices."""
+    connector, width = config.vision.connector, config.decoder.width
+    entered = config.vision.transformer.width * (connector.merge**2 if connector.pool == "concat" else 1)
+    if connector.hidden == 0:
+        return entered * width
+    return (width if connector.hidden is None else connector.hidden) * (entered + width)
 
 
 def forward_flops(
@@ -24,10 +33,10 @@ def forward_flops(
     Sampling the same branches costs the same: each token is run once.
     """
     vision, width = config.vision, config.decoder.width
-    patch = vision.patch_size**2 * 3 * vision.transformer.width
-    connector = width * (vision.transformer.width + width)
+    patch = vision.frames * vision.patch_pixels * vision.transformer.width
+    connector = connector_weights(config) * (1 + len(vision.deepstack_layers))
     image = stack_flops(vision.transformer, vision.num_patches, vision.num_patches)
-    image += 2.0 * vision.num_patches * (patch + connector)
+    image += 2.0 * (vision.num_patches * patch + vision.num_tokens * connector)
     prompt = stack_flops(config.decoder, prompt_tokens, prompt_tokens)
     branches = stack_flops(config.decoder, group * branch_tokens, prompt_tokens + branch_tokens)
     head = 2.0 * group * branch_tokens * width * config.vocab_size

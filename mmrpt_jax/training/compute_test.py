@@ -1,9 +1,11 @@
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 
 from mmrpt_jax.models import BranchTokens, PromptTokens, TransformerConfig, VisionConfig, VLMConfig
-from mmrpt_jax.models.config import LatentConfig, UnifiedConfig
+from mmrpt_jax.models.config import ConnectorConfig, LatentConfig, UnifiedConfig
 from mmrpt_jax.models.initialise import abstract_parameters
 from mmrpt_jax.training.compute import drawing_flops, forward_flops, update_flops
 
@@ -37,6 +39,29 @@ def test_flops_by_hand():
     assert forward_flops(TINY, prompts=1, **shape) == by_hand
     assert forward_flops(TINY, prompts=5, **shape) == 5 * by_hand
     assert update_flops(TINY, prompts=5, **shape) == 15 * by_hand
+
+
+def test_flops_of_a_connector_that_merges():
+    tower = dataclasses.replace(TINY.vision.transformer, gated=False)
+    vision = dataclasses.replace(
+        TINY.vision,
+        transformer=tower,
+        frames=2,
+        connector=ConnectorConfig(2, hidden=5),
+        deepstack_layers=(0,),
+    )
+    merged = dataclasses.replace(TINY, vision=vision)
+    image = [(4, 24, 6), *[(4, 6, 4)] * 3, (4, 4, 4), (4, 4, 4), (4, 4, 6), (4, 6, 5), (4, 5, 6)]
+    connector = [(1, 24, 5), (1, 5, 4)] * 2
+    shape = {"prompts": 1, "prompt_tokens": 8, "group": 3, "branch_tokens": 2}
+    products = image + connector + PROMPT + BRANCHES + HEAD
+    assert forward_flops(merged, **shape) == 2 * sum(m * k * n for m, k, n in products)
+    pooled = dataclasses.replace(
+        vision, connector=ConnectorConfig(2, pool="mean", hidden=0), deepstack_layers=()
+    )
+    products = [*image, (1, 6, 4), *PROMPT, *BRANCHES, *HEAD]
+    found = forward_flops(dataclasses.replace(TINY, vision=pooled), **shape)
+    assert found == 2 * sum(m * k * n for m, k, n in products)
 
 
 def test_flops_as_xla_counts_them(forward_of):

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmrpt_jax.data.prompts import drawing_prompt, encode_prompts
+from mmrpt_jax.data.prompts import Wording, encode_prompts
 from mmrpt_jax.models import initialise
 from mmrpt_jax.models.autoencoder import PatchAutoencoder
 from mmrpt_jax.models.config import LatentConfig, UnifiedConfig
@@ -32,7 +32,8 @@ def params(config):
 @pytest.fixture(scope="module")
 def batch(tiny_tokenizer):
     texts = [
-        drawing_prompt(text) for text in ("a red circle .", "two green triangles .", "", "a blue square .")
+        Wording().drawing_prompt(text)
+        for text in ("a red circle .", "two green triangles .", "", "a blue square .")
     ]
     prompt = encode_prompts(tiny_tokenizer, texts, image_tokens=0, images_per_prompt=0, lengths=(40,))
     images = np.random.default_rng(0).integers(0, 256, (4, 2, 16, 16, 3), np.uint8)

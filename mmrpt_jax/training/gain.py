@@ -6,6 +6,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool
 
 from mmrpt_jax.data.prompts import completion, encode_branches
 from mmrpt_jax.data.tokenizer import ANSWER, END_ANSWER, Tokenizer
@@ -62,21 +63,33 @@ def make_visual_gain(
         fits = [len(tokenizer.encode(text).ids) <= max(lengths) for text in seeing]
         scored = [p.well_formed and fit for p, fit in zip(parsed, fits, strict=True)]
 
-        def encode(texts: list[str]) -> BranchTokens:
+        def grouped(texts: list[str]) -> list[list[str]]:
             kept = [text if keep else completion("", "") for text, keep in zip(texts, scored, strict=True)]
-            groups = [kept[i : i + group] for i in range(0, len(kept), group)]
-            return encode_branches(tokenizer, groups, lengths=lengths)
+            return [kept[i : i + group] for i in range(0, len(kept), group)]
 
-        branches = encode(seeing), encode(blind)
-        masks = [answer_tokens(tokenizer, tokens) for tokens in branches]
+        texts = grouped(seeing), grouped(blind)
+        branches = [encode_branches(tokenizer, groups, lengths=lengths) for groups in texts]
+        masks = [
+            answer_tokens(tokenizer, groups, tokens.ids.shape[-1])
+            for groups, tokens in zip(texts, branches, strict=True)
+        ]
         gains = np.asarray(compare(params, batch.images, batch.prompt, *branches, masks)).reshape(-1)
         return [float(value) if keep else 0.0 for value, keep in zip(gains, scored, strict=True)]
 
     return gain
 
 
-def answer_tokens(tokenizer: Tokenizer, branches: BranchTokens) -> np.ndarray:
-    """bool[B G R]: the tokens between `<answer>` and `</answer>`."""
-    (opening,), (closing,) = tokenizer.encode(ANSWER).ids, tokenizer.encode(END_ANSWER).ids
-    inside = np.cumsum(branches.ids == opening, -1) - np.cumsum(branches.ids == closing, -1)
-    return (inside > 0) & (branches.ids != opening) & branches.valid
+def answer_tokens(
+    tokenizer: Tokenizer, groups: Sequence[Sequence[str]], length: int
+) -> Bool[np.ndarray, "B G R"]:
+    """The tokens of completions that hold any of the text between `<answer>` and `</answer>`.
+
+    Told by characters: to most vocabularies a tag is several tokens, and the last of them may hold the first word.
+    """
+    inside = np.zeros((len(groups), len(groups[0]), length), bool)
+    for row, texts in zip(inside, groups, strict=True):
+        for tokens, text in zip(row, texts, strict=True):
+            start, end = text.rfind(ANSWER) + len(ANSWER), text.rfind(END_ANSWER)
+            offsets = np.array(tokenizer.encode(text).offsets, int).reshape(-1, 2)
+            tokens[: len(offsets)] = (offsets[:, 0] < end) & (offsets[:, 1] > start)
+    return inside

@@ -1,9 +1,10 @@
 import functools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from mmrpt_jax.data.prompts import completion, encode_branches, encode_prompts, fill_prompt
+from mmrpt_jax.data.prompts import Wording, completion, encode_branches, encode_prompts
 from mmrpt_jax.training.answers import PromptBatch
 from mmrpt_jax.training.gain import answer_tokens, make_visual_gain
 
@@ -25,7 +26,7 @@ WELL_FORMED = np.array([1, 1, 1, 0, 1, 0, 1, 0], bool)
 
 @pytest.fixture(scope="module")
 def batch(tiny_tokenizer, tiny_images):
-    texts = [fill_prompt(f"a [MASK] {word}") for word in ("circle", "triangle", "square", "is")]
+    texts = [Wording().fill_prompt(f"a [MASK] {word}") for word in ("circle", "triangle", "square", "is")]
     prompt = encode_prompts(tiny_tokenizer, texts, image_tokens=4, lengths=(24,))
     return PromptBatch(tiny_images[:4], prompt, texts, {"answer": TRUTHS})
 
@@ -87,15 +88,19 @@ def test_answer_tokens_lie_between_the_tags(tiny_tokenizer):
         ["<think> a red circle</think><answer> red blue</answer><eos>", "<think></think><answer></answer>"]
     ]
     branches = encode_branches(tiny_tokenizer, texts, lengths=(24,))
-    inside = answer_tokens(tiny_tokenizer, branches)
+    inside = answer_tokens(tiny_tokenizer, texts, 24)
     assert inside.shape == branches.ids.shape
     assert tiny_tokenizer.decode(branches.ids[0, 0][inside[0, 0]]) == "red blue"
     assert not inside[0, 1].any()
-    # An answer without an end goes on to the end of the text, and not into the padding.
-    open_end = encode_branches(tiny_tokenizer, [["<answer> red blue"]], lengths=(24,))
-    assert (
-        tiny_tokenizer.decode(open_end.ids[0, 0][answer_tokens(tiny_tokenizer, open_end)[0, 0]]) == "red blue"
-    )
+
+
+def test_answer_tokens_where_tags_are_many_tokens():
+    """One token for each pair of characters: "r>" and "d<" hold a part of the answer, and of a tag."""
+    text = "<answer>red</answer>"
+    pairs = [(i, i + 2) for i in range(0, len(text), 2)]
+    tokenizer = SimpleNamespace(encode=lambda _: SimpleNamespace(offsets=pairs))
+    # The answer is characters 8 to 10 of 20.
+    assert np.flatnonzero(answer_tokens(tokenizer, [[text]], 12)[0, 0]).tolist() == [4, 5]
 
 
 def test_unknown_kinds_are_refused(tiny_tokenizer, tiny_model):

@@ -40,7 +40,11 @@ def make_joint_step(
         for name in batches:
             task = tasks[name]
             gradients[name], found = accumulate_gradients(
-                task.loss, state.params, batches[name], micro_batches=task.micro_batches
+                task.loss,
+                state.trained,
+                batches[name],
+                frozen=state.frozen,
+                micro_batches=task.micro_batches,
             )
             metrics |= {f"{name}/{key}": value for key, value in found.items()}
         metrics["loss"] = sum(tasks[name].weight * metrics[f"{name}/loss"] for name in batches)

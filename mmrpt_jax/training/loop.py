@@ -35,7 +35,7 @@ def train(
     """Runs `step_fn` until `steps`, from the newest checkpoint in `directory` if there is one.
 
     Args:
-        state: where to begin; gives shapes and shardings when a checkpoint is restored.
+        state: where to begin; gives shapes, shardings and what is frozen when a checkpoint is restored.
         step_fn: (state, batch) -> (state, scalar metrics); `loss` must be among them.
         open_batches: step -> iterator whose first batch is that of `step`; batches are a pure function of the step.
         steps: optimizer steps in total.
@@ -51,7 +51,7 @@ def train(
     """
     with Checkpointer(directory) as checkpointer:
         if checkpointer.latest is not None:
-            state = checkpointer.restore(state)
+            state = checkpointer.restore(_moving(state))._replace(frozen=state.frozen)
         begin = step = checked = int(state.step)
         if step >= steps:
             return state
@@ -68,8 +68,13 @@ def train(
                 writer.write(stage, step, values)
                 log(f"   {stage} | {format_health({'step': step, 'total_steps': steps, **values})}")
             if saving:
-                checkpointer.save(step, state)
+                checkpointer.save(step, _moving(state))
         return state
+
+
+def _moving(state: TrainState) -> TrainState:
+    """What a checkpoint holds; what is frozen is where the stage began, and is read from there."""
+    return state._replace(frozen=None)
 
 
 def _fetch(metrics: dict, stage: str, first: int, step: int) -> dict[str, float]:

@@ -80,6 +80,30 @@ def test_stopping_and_resuming_changes_no_bit(tmp_path):
     assert int(whole.step) == 6
 
 
+def test_a_checkpoint_holds_what_moves_and_no_more(tmp_path):
+    params = {"w": jnp.zeros(3), "base": jnp.arange(4.0)}
+
+    def step(state, batch):
+        moved, metrics = regress(state._replace(frozen=None), batch)
+        return moved._replace(frozen=state.frozen), metrics
+
+    def start(steps):
+        state = new_state(params, OPTIMIZER, lambda path: path == "w")
+        with MetricWriter(tmp_path) as writer:
+            places = {"stage": "regress", "directory": tmp_path / "checkpoints", "writer": writer}
+            return train(
+                state, step, open_batches, steps=steps, save_every=2, log=lambda line: None, **places
+            )
+
+    start(2)
+    resumed = start(4)
+    assert resumed.params["base"] is params["base"]
+    np.testing.assert_array_equal(resumed.params["w"], run(tmp_path / "whole", steps=4).params["w"])
+    with Checkpointer(tmp_path / "checkpoints") as checkpointer:
+        held = checkpointer.restore(resumed._replace(frozen=None))
+    assert held.frozen is None and held.trained.keys() == {"w"}
+
+
 def test_lines_come_at_the_interval_and_at_the_end(tmp_path):
     lines = []
     run(tmp_path, steps=5, log_every=2, log=lines.append)

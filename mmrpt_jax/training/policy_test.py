@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from mmrpt_jax.data.prompts import encode_prompts, fill_prompt
+from mmrpt_jax.data.prompts import Wording, encode_prompts
 from mmrpt_jax.models import BranchTokens, abstract_parameters
 from mmrpt_jax.models.sharding import batch_sharding, make_mesh
 from mmrpt_jax.sampling import make_rollout
@@ -22,7 +22,7 @@ ADVANTAGES = np.random.default_rng(1).normal(size=(8, G)).astype(np.float32)
 
 def on_policy(tokenizer, model, params, images, temperature):
     """Eight groups as the sampler draws them; many tokens end an answer, so that lengths differ."""
-    texts = [fill_prompt("a [MASK] circle " + "blue " * i) for i in range(8)]
+    texts = [Wording().fill_prompt("a [MASK] circle " + "blue " * i) for i in range(8)]
     prompt = encode_prompts(tokenizer, texts, image_tokens=4, lengths=(24,))
     rollout = jax.jit(
         make_rollout(

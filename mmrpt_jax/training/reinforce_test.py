@@ -17,7 +17,7 @@ class Collected:
 
 
 def update(state, learned):
-    return state._replace(step=state.step + 1, params=state.params + 1), {"loss": 0.5, "learned": learned}
+    return state._replace(step=state.step + 1, trained=state.trained + 1), {"loss": 0.5, "learned": learned}
 
 
 def state_at(step):

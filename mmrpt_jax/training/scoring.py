@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float
 from mmrpt_jax.dependency import detect_sinks, lift, log_likelihood_ratio, visual_dependency
 from mmrpt_jax.models.config import VLMConfig
 from mmrpt_jax.models.head import output_matrix, score_tokens, token_kl
+from mmrpt_jax.models.vision import count_tokens
 from mmrpt_jax.models.vlm import VLM, BranchTokens, PromptTokens
 from mmrpt_jax.training.supervised import hide_images
 
@@ -25,7 +26,8 @@ class TokenDependency(NamedTuple):
         llr: log p(t | image) − log p(t | no image), nats.
         kl: KL of the next-token distributions with and without the image, nats, ≥ 0.
         blind_logprobs: log p(t | no image), nats, ≤ 0; what the leak filter reads.
-        received: [B I] attention mass that each visual token received from the caption.
+        received: [B I] attention mass that each visual token received from the caption; of a prompt with fewer than I,
+            the first.
     """
 
     attention: Float[Array, "B G T"]
@@ -99,7 +101,7 @@ def make_dependency_scorer(
             llr=log_likelihood_ratio(with_image, without_image),
             kl=token_kl(seeing, blind, output, softcap=config.logit_softcap),
             blind_logprobs=without_image,
-            received=_per_patch(received, image, config.vision.num_tokens),
+            received=_per_patch(received, image, count_tokens(config.vision, images)),
         )
 
     return score

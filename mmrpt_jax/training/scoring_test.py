@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from mmrpt_jax.data.prompts import caption_prompt, encode_branches, encode_prompts
+from mmrpt_jax.data.prompts import Wording, encode_branches, encode_prompts
 from mmrpt_jax.models.vlm import VLM
 from mmrpt_jax.training import scoring
 from mmrpt_jax.training.scoring import make_dependency_scorer, select_layers
@@ -15,7 +15,7 @@ CAPTIONS = ["a red circle is above the blue square .", "two green triangles", "t
 @pytest.fixture(scope="module")
 def inputs(tiny_tokenizer, tiny_images):
     """Images, prompts and captions of different lengths."""
-    prompt = encode_prompts(tiny_tokenizer, [caption_prompt()] * 4, image_tokens=4, lengths=(16,))
+    prompt = encode_prompts(tiny_tokenizer, [Wording().caption] * 4, image_tokens=4, lengths=(16,))
     captions = encode_branches(tiny_tokenizer, [[caption] for caption in CAPTIONS], lengths=(16,))
     return tiny_images[:4], prompt, captions
 

@@ -1,5 +1,7 @@
 """What a training step reads and writes."""
 
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -8,43 +10,101 @@ import optax
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
+from mmrpt_jax.models.paths import overlay, split
+
 
 class TrainState(NamedTuple):
-    """Everything that changes from step to step on the devices.
+    """What a training step reads and writes.
 
     Attributes:
         step: steps of the training loop; a policy's step is one rollout, however many updates it feeds.
-        params: the policy.
-        opt_state: optax state.
+        trained: the parameters that gradients are taken of; everything, where nothing is frozen.
+        opt_state: optax state of what is trained.
+        frozen: the parameters that rest, or None. They may be shared with others, such as the reference policy.
     """
 
     step: Int[Array, ""]
-    params: Any
+    trained: Any
     opt_state: Any
+    frozen: Any = None
+
+    @property
+    def params(self) -> Any:
+        """All parameters: the policy."""
+        return self.trained if self.frozen is None else overlay(self.frozen, self.trained)
 
 
-def new_state(params, optimizer: optax.GradientTransformation) -> TrainState:
-    """A state at step 0; moments live where their parameters live, scalars everywhere."""
-    leaf = jax.tree.leaves(params)[0]
+def new_state(
+    params: Any,
+    optimizer: optax.GradientTransformation,
+    trains: Callable[[str], bool] | None = None,
+    *,
+    keep: bool = False,
+) -> TrainState:
+    """A state at step 0; moments live where their parameters live, scalars everywhere.
+
+    Args:
+        params: where to begin.
+        optimizer: sees what trains, in float32 whatever it is kept in.
+        trains: path -> whether a parameter does; all do if None.
+        keep: whether `params` are needed later. Steps write over what trains, so it is copied then; what is frozen
+            is shared either way.
+    """
+    trained, frozen = (params, None) if trains is None else split(params, trains)
+    if keep:
+        trained = jax.tree.map(jnp.copy, trained)
+    leaf = jax.tree.leaves(trained)[0]
     everywhere = NamedSharding(leaf.sharding.mesh, PartitionSpec()) if _is_named(leaf) else leaf.sharding
+    init = init_of(optimizer)
     shardings = optax.tree_utils.tree_map_params(
         optimizer,
         lambda _, parameter: parameter.sharding,
-        jax.eval_shape(optimizer.init, params),
-        params,
+        jax.eval_shape(init, trained),
+        trained,
         transform_non_params=lambda _: everywhere,
     )
-    opt_state = jax.jit(optimizer.init, out_shardings=shardings)(params)
-    return TrainState(jax.device_put(jnp.zeros((), jnp.int32), everywhere), params, opt_state)
+    opt_state = jax.jit(init, out_shardings=shardings)(trained)
+    return TrainState(jax.device_put(jnp.zeros((), jnp.int32), everywhere), trained, opt_state, frozen)
+
+
+def init_of(optimizer: optax.GradientTransformation) -> Callable[[Any], Any]:
+    """What makes the optimizer's state: float32, or moments of bfloat16 parameters would lose what they add up."""
+    return lambda trained: optimizer.init(_wide(trained))
 
 
 def apply_gradients(
     state: TrainState, gradients: Any, optimizer: optax.GradientTransformation
 ) -> tuple[TrainState, Float[Array, ""]]:
-    """One optimizer step; returns the next state and the norm of the gradients before any clipping."""
-    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    return TrainState(state.step + 1, params, opt_state), optax.tree.norm(gradients)
+    """One optimizer step in float32, rounded to the parameters' type at its end.
+
+    Returns:
+        The next state, and the norm of the gradients before any clipping.
+    """
+    gradients = _wide(gradients)
+    updates, opt_state = optimizer.update(gradients, state.opt_state, _wide(state.trained))
+    trained = optax.apply_updates(state.trained, updates)
+    return TrainState(state.step + 1, trained, opt_state, state.frozen), optax.tree.norm(gradients)
+
+
+def compile_step(
+    step: Callable[[TrainState, Any], tuple[TrainState, dict]],
+) -> Callable[[TrainState, Any], tuple[TrainState, dict]]:
+    """A compiled step that writes over the state it is given, but for what is frozen."""
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def compiled(moving: TrainState, frozen: Any, batch: Any) -> tuple[TrainState, dict]:
+        state, metrics = step(moving._replace(frozen=frozen), batch)
+        return state._replace(frozen=None), metrics
+
+    def run(state: TrainState, batch: Any) -> tuple[TrainState, dict]:
+        moved, metrics = compiled(state._replace(frozen=None), state.frozen, batch)
+        return moved._replace(frozen=state.frozen), metrics
+
+    return run
+
+
+def _wide(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), tree)
 
 
 def _is_named(array: jax.Array) -> bool:

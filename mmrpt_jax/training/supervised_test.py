@@ -3,7 +3,7 @@ import numpy as np
 import optax
 import pytest
 
-from mmrpt_jax.data.prompts import caption_prompt, encode_branches, encode_prompts
+from mmrpt_jax.data.prompts import Wording, encode_branches, encode_prompts
 from mmrpt_jax.data.tokenizer import EOS
 from mmrpt_jax.models import abstract_parameters
 from mmrpt_jax.models.sharding import batch_sharding, make_mesh
@@ -22,7 +22,7 @@ def batch(tiny_tokenizer, tiny_images):
     texts = [[" ".join(WORDS[: i + 1]) + EOS, " ".join(WORDS[i:]) + EOS] for i in range(8)]
     return SupervisedBatch(
         tiny_images,
-        encode_prompts(tiny_tokenizer, [caption_prompt()] * 8, image_tokens=4, lengths=(16,)),
+        encode_prompts(tiny_tokenizer, [Wording().caption] * 8, image_tokens=4, lengths=(16,)),
         encode_branches(tiny_tokenizer, texts, lengths=(12,)),
         BLIND,
     )

@@ -1,10 +1,4 @@
-"""The patches of a prompt's images, in the order in which a vision tower merges them.
-
-The order is by blocks: the m x m patches that become one visual token are neighbours, row by row inside the block,
-blocks row by row inside the tile. So merging is a reshape for every tower: Qwen's merger and Idefics3's pixel shuffle
-concatenate the features of a block in this very order (Idefics3's channels are block row, block column, feature),
-Gemma's pooling averages them.
-"""
+"""The patches of a prompt's images, in the order in which a vision tower merges them."""
 
 from collections.abc import Sequence
 

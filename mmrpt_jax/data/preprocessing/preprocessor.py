@@ -52,9 +52,9 @@ class ImagePreprocessor:
         Raises:
             ValueError: an image of this size cannot be used.
         """
-        rows, columns, sizes = self.tiling.plan(height, width)
-        side = self.patch_size * self.merge
-        return Layout(rows, columns, tuple((tall // side) * (wide // side) for tall, wide in sizes))
+        plan, side = self.tiling.plan(height, width), self.patch_size * self.merge
+        tokens = tuple((tall // side) * (wide // side) for tall, wide in plan.sizes)
+        return Layout(plan.rows, plan.columns, tokens)
 
     def __call__(self, images: Sequence[UInt8[np.ndarray, "h w 3"]]) -> ImagePatches:
         """The patches of a prompt's images.

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import numpy as np
 from jaxtyping import UInt8
@@ -30,7 +30,13 @@ class TilePlan(NamedTuple):
 
 
 class Tiling(Protocol):
-    """How an image is cut into tiles."""
+    """How an image is cut into tiles.
+
+    Attributes:
+        whole: number of the tile that shows the whole image, as an index.
+    """
+
+    whole: ClassVar[int]
 
     def plan(self, height: int, width: int) -> TilePlan:
         """What becomes of an image of this size; looks at no pixels."""
@@ -43,6 +49,7 @@ class Tiling(Protocol):
 class WholeImage:
     """One tile: the image itself, resized."""
 
+    whole: ClassVar[int] = 0
     resize: ResizeRule
 
     def plan(self, height: int, width: int) -> TilePlan:
@@ -64,6 +71,7 @@ class SplitTiles:
         split: whether there are crops; otherwise the whole image is the only tile.
     """
 
+    whole: ClassVar[int] = -1
     longest_edge: int
     tile: int
     split: bool = True
@@ -115,6 +123,7 @@ class PanAndScan:
         min_ratio: an image of a smaller aspect ratio is shown whole only.
     """
 
+    whole: ClassVar[int] = 0
     resize: FixedSize
     min_crop: int
     max_crops: int

@@ -27,7 +27,7 @@ from mmrpt_jax.training.joint import Task, make_joint_step
 from mmrpt_jax.training.loop import train
 from mmrpt_jax.training.policy import make_policy_loss
 from mmrpt_jax.training.reinforce import Collector, make_reinforcement_step, together
-from mmrpt_jax.training.state import make_optimizer, new_state
+from mmrpt_jax.training.state import compile_step, make_optimizer, new_state
 
 
 def align(run: Run, reference: Any, arm: Arm, *, steps: int, name: str, directory: Path) -> Any:
@@ -38,7 +38,7 @@ def align(run: Run, reference: Any, arm: Arm, *, steps: int, name: str, director
         steps=steps * cfg.updates_per_rollout,
         warmup=cfg.learning_rate_warmup,
     )
-    update = jax.jit(make_joint_step({task: _loss(run, arm, task) for task in arm.tasks}, optimizer))
+    update = compile_step(make_joint_step({task: _loss(run, arm, task) for task in arm.tasks}, optimizer))
     with (
         contextlib.closing(CompletionsWriter(directory, truth="true_reply")) as completions,
         contextlib.closing(DrawingsWriter(directory, sheet_every=run.config.align.sheet_every)) as drawings,
@@ -49,8 +49,8 @@ def align(run: Run, reference: Any, arm: Arm, *, steps: int, name: str, director
         }
         collect = together({task: parts[task] for task in arm.tasks})
         return train(
-            # The update must not donate: the policy begins with the very arrays of the reference.
-            new_state(reference, optimizer),
+            # What is frozen is one copy: the policy's and the reference's.
+            new_state(reference, optimizer, run.trains, keep=True),
             make_reinforcement_step(collect, update, run.key(name), updates=cfg.updates_per_rollout),
             prompt_batches(run, arm.tasks),
             steps=steps,

@@ -10,6 +10,7 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from mmrpt_jax.models import abstract_parameters
+from mmrpt_jax.models.lora import adapter_only, without_adapters
 from mmrpt_jax.models.vlm_test import random_parameters
 from mmrpt_jax.rewards import REWARDS
 from mmrpt_jax.stages.lvrpo import align as module
@@ -161,9 +162,9 @@ def test_who_only_draws_looks_at_nothing(aligned, reference):
 def test_the_best_of_each_group_is_imitated(aligned, reference):
     found = aligned("best_of", tasks=("generation",))
     (drawings,) = [learned["generation"] for learned in found.learned]
-    np.testing.assert_array_equal(
-        drawings.advantages, drawings.rewards == drawings.rewards.max(1, keepdims=True)
-    )
+    best = drawings.rewards == drawings.rewards.max(1, keepdims=True)
+    # Four of a group, one of which counts.
+    np.testing.assert_array_equal(drawings.advantages, 4.0 * best)
     assert_learned(found, reference, learns=DRAWS, rests=("vision",))
     # Flow matching's error, not a ratio.
     assert found.metrics[1]["generation/loss"] > 0 and "generation/ratio" not in found.metrics[1]
@@ -174,8 +175,8 @@ def test_the_shortest_of_answers_is_imitated_where_that_is_the_best(aligned, ref
     (answers,) = [learned["understanding"] for learned in found.learned]
     lengths = np.array([[len(text) for text in group] for group in answers_of(answers)])
     best = lengths == lengths.min(1, keepdims=True)
-    # Those that are as short share the credit.
-    np.testing.assert_allclose(answers.advantages, best / best.sum(1, keepdims=True), rtol=1e-6)
+    # Those that are as short share the credit of the group's four.
+    np.testing.assert_allclose(answers.advantages, 4.0 * best / best.sum(1, keepdims=True), rtol=1e-6)
     assert_learned(found, reference, learns=UNDERSTANDS, rests=DRAWS)
 
 
@@ -234,6 +235,26 @@ def test_nft_remembers_who_drew_where_it_updates_twice(aligned):
     once = aligned("generation", algorithm="nft")
     assert once.learned[0]["generation"].behaviour_velocity is None
     assert once.metrics[1]["generation/velocity_change"] == 0.0
+
+
+def test_adapters_learn_over_a_base_that_policy_and_reference_share(tmp_path):
+    config = tiny_config()
+    # Of a prompt's only layer, drawings see the keys.
+    config.train.lora = {"rank": 2, "alpha": 4.0, "targets": ("decoder/layers/(key|mlp)",)}
+    run = make_run(tmp_path, config=config, writer=Written(), mesh=one_device())
+    places = jax.tree.map(lambda x: x.sharding, abstract_parameters(run.model, run.mesh))
+    reference = jax.device_put(random_parameters(run.model), places)
+    arm = dataclasses.replace(ARMS["lvrpo"], tasks=("generation",))
+    params = align(run, reference, arm, steps=1, name="lvrpo", directory=tmp_path)
+    # One copy of the base, and two of the adapters.
+    assert_same_arrays(without_adapters(params), without_adapters(reference))
+    for stack in ("decoder", "generation"):
+        assert differ(adapter_only(params)[stack], adapter_only(reference)[stack])
+
+
+def assert_same_arrays(found, expected):
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    assert all(a is b for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True))
 
 
 def test_the_sampler_is_the_configs():

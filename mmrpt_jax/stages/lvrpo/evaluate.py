@@ -6,8 +6,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from mmrpt_jax.data.examples import stack_images
-from mmrpt_jax.data.prompts import caption_prompt
 from mmrpt_jax.data.question_source import QuestionSource
 from mmrpt_jax.evaluation.accuracy import answer_accuracy, binomial_ci95
 from mmrpt_jax.evaluation.geneval import drawing_scores, scene_drawing_prompts
@@ -110,12 +108,10 @@ def inside(run: Run, examiner: Examiner, params: Any) -> dict[str, float]:
     questions, drawings = (
         examiner.gradients[name](params, batch[name]) for name in ("questions", "drawings")
     )
+    cosines = gradient_cosine_by_group(questions, drawings)
     return {
         "effective_rank": effective_rank(_states(run, examiner, params)),
-        **{
-            f"gradient_cosine/{group}": cosine
-            for group, cosine in gradient_cosine_by_group(questions, drawings).items()
-        },
+        **{f"gradient_cosine/{group}": cosine for group, cosine in cosines.items()},
     }
 
 
@@ -125,7 +121,8 @@ def _states(run: Run, examiner: Examiner, params: Any) -> Float[np.ndarray, "N D
     images, size = [source[index]["image"] for index in range(_STATES)], run.config.evaluate.batch_size
     # The last batch is filled up.
     images += images[:1] * (-_STATES % size)
-    prompts = run.prompts([caption_prompt()] * size)
+    asked = [run.wording.caption] * size
     parts = [images[start : start + size] for start in range(0, _STATES, size)]
-    found = [examiner.states(params, *run.place((stack_images(part), prompts))) for part in parts]
+    batches = (run.place(run.processor.inputs(asked, run.views(part))) for part in parts)
+    found = [examiner.states(params, *batch) for batch in batches]
     return np.concatenate(found)[:_STATES]

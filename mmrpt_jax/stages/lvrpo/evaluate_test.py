@@ -1,6 +1,8 @@
 import jax
 import pytest
 
+from mmrpt_jax.data.question_source import QuestionSource
+from mmrpt_jax.evaluation.representations import effective_rank
 from mmrpt_jax.models.vlm_test import random_parameters
 from mmrpt_jax.stages.lvrpo import evaluate
 from mmrpt_jax.stages.lvrpo.evaluate import inside
@@ -28,3 +30,8 @@ def test_a_second_arm_compiles_nothing(run, monkeypatch):
     assert compilations() == compiled
     assert first.keys() == second.keys() >= {"effective_rank", "gradient_cosine/decoder/attention"}
     assert 1.0 < first["effective_rank"] < 16 and first["effective_rank"] != second["effective_rank"]
+    # All at once, in one batch that is not filled up.
+    source = QuestionSource("biased", split="test", size=40)
+    views = run.views(source[index]["image"] for index in range(40))
+    states = examiner.states(arm, *run.processor.inputs([run.wording.caption] * 40, views))
+    assert first["effective_rank"] == pytest.approx(effective_rank(states), rel=1e-4)

@@ -6,14 +6,8 @@ from typing import Any
 import numpy as np
 
 from mmrpt_jax.data.drawing_source import DrawingSource
-from mmrpt_jax.data.examples import PickDrawing, stack_images
-from mmrpt_jax.data.prompts import (
-    completion,
-    drawing_prompt,
-    encode_branches,
-    encode_prompts,
-    question_prompt,
-)
+from mmrpt_jax.data.examples import PickDrawing
+from mmrpt_jax.data.prompts import completion, encode_branches
 from mmrpt_jax.data.question_source import QuestionSource
 from mmrpt_jax.models import PromptTokens
 from mmrpt_jax.sampling import Conditions
@@ -26,12 +20,8 @@ from mmrpt_jax.training.supervised import SupervisedBatch
 
 def drawing_tokens(run: Run, texts: Sequence[str]) -> PromptTokens:
     """Prompts that ask for pictures, as arrays; an empty text is the prompt that guidance steers away from."""
-    return encode_prompts(
-        run.tokenizer,
-        [drawing_prompt(text) for text in texts],
-        image_tokens=0,
-        images_per_prompt=0,
-        lengths=run.config.data.drawing_lengths,
+    return run.processor.prompts(
+        [run.wording.drawing_prompt(text) for text in texts], lengths=run.config.data.drawing_lengths
     )
 
 
@@ -42,9 +32,9 @@ def question_batches(run: Run, suffix: str = "") -> Callable[[int], Iterator[Sup
 
     def build(batch: dict) -> SupervisedBatch:
         replies = [[completion("", reply)] for reply in batch["reply"]]
+        prompts = [run.wording.question_prompt(question) for question in batch["question"]]
         built = SupervisedBatch(
-            stack_images(batch["image"]),
-            run.prompts([question_prompt(question) for question in batch["question"]]),
+            *run.processor.inputs(prompts, run.views(batch["image"])),
             encode_branches(run.tokenizer, replies, lengths=data.branch_lengths),
             np.zeros(len(replies), bool),
         )
@@ -75,8 +65,8 @@ def questions_to_answer(run: Run, *, prompts: int) -> Callable[[int], Iterator[P
     source = QuestionSource(data.world, split="train", stream=run.config.seed, size=data.scenes)
 
     def build(batch: dict) -> PromptBatch:
-        texts = [question_prompt(question) for question in batch["question"]]
-        images, tokens = run.place((stack_images(batch["image"]), run.prompts(texts)))
+        texts = [run.wording.question_prompt(question) for question in batch["question"]]
+        images, tokens = run.place(run.processor.inputs(texts, run.views(batch["image"])))
         columns = {"answer": batch["reply"], "question": batch["question"], "id": batch["id"]}
         return PromptBatch(images, tokens, texts, columns)
 

@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from ml_collections import ConfigDict
 
 from mmrpt_jax.assets import SCENES_TOKENIZER
 from mmrpt_jax.data.drawing_source import DrawingSource
+from mmrpt_jax.data.prompts import Wording
 from mmrpt_jax.data.question_source import QuestionSource
 from mmrpt_jax.data.tokenizer import load_tokenizer
 from mmrpt_jax.models.sharding import MESH_AXES, make_mesh
@@ -20,9 +22,13 @@ from mmrpt_jax.stages.lvrpo.examples import (
     question_batches,
     questions_to_answer,
 )
-from mmrpt_jax.stages.run import Run, unified_config
+from mmrpt_jax.stages.run import Run, fixed_processor, unified_config
 
 SCENES = 48
+
+
+# Everything trains, in float32.
+PLAIN = {"frozen": (), "param_dtype": "float32", "compute_dtype": "float32", "lora": {"rank": 0}}
 
 
 def tiny_config() -> ConfigDict:
@@ -40,6 +46,7 @@ def tiny_config() -> ConfigDict:
             "save_every": 100,
             "init": {"weights": "", "understanding": "", "autoencoder": ""},
             "model": {"decoder": sizes, "vision": vision},
+            "train": PLAIN,
             "latent": {
                 "experts": "mot",
                 "autoencoder": "patch",
@@ -49,6 +56,7 @@ def tiny_config() -> ConfigDict:
                 "shift": 0.8,
                 "scale": 3.0,
             },
+            "wording": dataclasses.asdict(Wording()),
             "data": {
                 "kind": "scenes",
                 "world": "biased",
@@ -120,7 +128,8 @@ def make_run(folder: Path, *, config: ConfigDict | None = None, writer=None, mes
     """A run of `tiny_config`, with the shipped tokenizer."""
     config, tokenizer = config or tiny_config(), load_tokenizer(str(SCENES_TOKENIZER))
     model = unified_config(config, tokenizer.vocab_size)
-    return Run(config, folder, tokenizer, model, writer, mesh or make_mesh())
+    processor = fixed_processor(config, tokenizer, model.vlm)
+    return Run(config, folder, processor, model, writer, mesh or make_mesh())
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from mmrpt_jax.data.tokenizer import load_tokenizer
 from mmrpt_jax.models.sharding import make_mesh
 from mmrpt_jax.stages.checks import ConfigError
-from mmrpt_jax.stages.run import Run, unified_config
+from mmrpt_jax.stages.run import Run, fixed_processor, unified_config
 from mmrpt_jax.stages.workdir import demand_files
 
 
@@ -35,7 +35,8 @@ def open_finished(workdir: str | Path) -> Run:
     if config.latent.autoencoder == "linear":
         demand_files(folder, "autoencoder.safetensors")
     tokenizer = load_tokenizer(str(folder / "tokenizer.json"))
-    return Run(config, folder, tokenizer, unified_config(config, tokenizer.vocab_size), None, mesh)
+    model = unified_config(config, tokenizer.vocab_size)
+    return Run(config, folder, fixed_processor(config, tokenizer, model.vlm), model, None, mesh)
 
 
 def trained_arm(run: Run, arm: str) -> Any:

@@ -8,6 +8,7 @@ from mmrpt_jax.models.config import UnifiedConfig
 from mmrpt_jax.stages.lvrpo.arms import ARMS
 from mmrpt_jax.stages.lvrpo.budget import arm_steps, budget_flops
 from mmrpt_jax.stages.run import unified_config
+from mmrpt_jax.stages.trained import describe_training, parts_of
 
 
 def describe_plan(config: ConfigDict) -> str:
@@ -18,11 +19,12 @@ def describe_plan(config: ConfigDict) -> str:
         str(config),
         f"parameters            {count_parameters(params):,} (before the tokenizer is trained: at most), of which "
         f"{count_parameters(params.get('generation', {})):,} draw",
+        describe_training(config, params),
         _groups(config, "understanding", "answers"),
         _groups(config, "generation", "drawings"),
         f"tokens per drawing    {model.latent.num_tokens} latents of {model.latent.features} numbers, "
         f"{config.generation.sampler.steps} steps",
-        f"memory of a state     {_state_bytes(params) / 2**20:,.0f} MiB (parameters and two moments)",
+        f"memory of a state     {_state_bytes(config, params) / 2**20:,.0f} MiB (parameters and two moments)",
         *(f"arm {name:<18}{_steps(config, model, name)}" for name in config.arms),
         f"budget of an arm      {budget_flops(config, model):.3g} FLOP, padding included",
     ]
@@ -43,5 +45,7 @@ def _steps(config: ConfigDict, model: UnifiedConfig, name: str) -> str:
     return f"{steps:,} steps" if steps else "not trained"
 
 
-def _state_bytes(params) -> int:
-    return 3 * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
+def _state_bytes(config: ConfigDict, params) -> int:
+    """Moments are float32, and there are none of what is frozen."""
+    held = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
+    return held + 2 * 4 * count_parameters(parts_of(config, params)[0])

@@ -4,19 +4,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 from ml_collections import ConfigDict
 
-from mmrpt_jax.models import abstract_parameters, initialise
+from mmrpt_jax.models import initialise
 from mmrpt_jax.models.unified import copy_experts
-from mmrpt_jax.models.weights import load_weights, save_weights
+from mmrpt_jax.models.weights import save_weights
 from mmrpt_jax.stages.captions import caption_batches
+from mmrpt_jax.stages.completion import is_complete, mark_complete
 from mmrpt_jax.stages.lvrpo.examples import drawing_batches, question_batches
-from mmrpt_jax.stages.run import Run, is_complete, mark_complete, side_by_side
+from mmrpt_jax.stages.run import Run, side_by_side
 from mmrpt_jax.training.drawing import make_drawing_loss
 from mmrpt_jax.training.joint import Task, make_joint_step
 from mmrpt_jax.training.loop import train
-from mmrpt_jax.training.state import make_optimizer, new_state
+from mmrpt_jax.training.state import compile_step, make_optimizer, new_state
 from mmrpt_jax.training.supervised import make_supervised_loss
 
 
@@ -36,12 +36,12 @@ def begin(run: Run) -> Any:
     """Parameters from `init.weights`, or fresh ones; a model that only understands may be given for that part."""
     init = run.config.init
     if init.weights:
-        return run.weights(Path(init.weights))
+        return run.with_adapters(run.base_weights(Path(init.weights)))
     params = initialise(run.model, run.key("init"), run.mesh)
     if not init.understanding:
         return params
-    understanding = load_weights(init.understanding, abstract_parameters(run.vlm, run.mesh))
-    return copy_experts(params | understanding, run.model.experts)
+    understanding = run.base_weights(Path(init.understanding), run.vlm)
+    return run.with_adapters(copy_experts(params | understanding, run.model.experts))
 
 
 def imitate(
@@ -66,8 +66,8 @@ def imitate(
     )
     weights = {task: weight for task, weight in cfg.weights.items() if weight}
     return train(
-        new_state(params, optimizer),
-        jax.jit(make_joint_step(imitation_tasks(run, weights), optimizer), donate_argnums=0),
+        new_state(params, optimizer, run.trains),
+        compile_step(make_joint_step(imitation_tasks(run, weights), optimizer)),
         imitation_batches(run, weights, suffix),
         steps=steps,
         stage=stage,

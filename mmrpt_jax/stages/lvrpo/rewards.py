@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mmrpt_jax.data.prompts import caption_prompt, completion, encode_branches, question_prompt
+from mmrpt_jax.data.prompts import Wording, completion, encode_branches
 from mmrpt_jax.data.tokenizer import EOS
 from mmrpt_jax.models.forward import forward
 from mmrpt_jax.rewards import (
@@ -90,8 +90,8 @@ def _likelihood(run: Run, judge: Any) -> Callable[[DrawingPrompts, np.ndarray], 
     def column(batch: DrawingPrompts, images: np.ndarray) -> dict[str, list[float]]:
         texts = [[f"{text}{EOS}"] for text in per_member(batch.texts, _group_size(batch, images))]
         branches = encode_branches(run.tokenizer, texts, lengths=run.config.data.drawing_lengths)
-        prompts = run.prompts([caption_prompt()] * len(images))
-        logprobs = scored(judge, *run.place((images[:, None], prompts, branches)))
+        inputs = run.processor.inputs([run.wording.caption] * len(images), run.views(images))
+        logprobs = scored(judge, *run.place((*inputs, branches)))
         return {"prompt_likelihood": np.asarray(prompt_likelihood(logprobs, branches.valid))[:, 0].tolist()}
 
     return column
@@ -105,7 +105,7 @@ def _assent(run: Run, judge: Any) -> Callable[[DrawingPrompts, np.ndarray], dict
     def column(batch: DrawingPrompts, images: np.ndarray) -> dict[str, list[float]]:
         wanted = per_member(batch.columns["clauses"], _group_size(batch, images))
         asked = [_presence(clauses) for clauses in wanted]
-        seen, prompts, ends = _flat(images, asked)
+        seen, prompts, ends = _flat(run.wording, images, asked)
         scores = evaluator.log_likelihoods(judge, seen, prompts, [candidates] * len(prompts))
         sure = np.asarray(yes_probability(*np.stack(scores).T))
         return {"yes_probability": [float(part.mean()) for part in np.split(sure, ends)]}
@@ -117,10 +117,12 @@ def _group_size(batch: DrawingPrompts, images: np.ndarray) -> int:
     return len(images) // len(batch.texts)
 
 
-def _flat(images: np.ndarray, asked: list[list[str]]) -> tuple[list[np.ndarray], list[str], np.ndarray]:
+def _flat(
+    wording: Wording, images: np.ndarray, asked: list[list[str]]
+) -> tuple[list[np.ndarray], list[str], np.ndarray]:
     """An image and a prompt per question, and where the questions of the next image begin."""
     seen = [image for image, questions in zip(images, asked, strict=True) for _ in questions]
-    prompts = [question_prompt(question) for questions in asked for question in questions]
+    prompts = [wording.question_prompt(question) for questions in asked for question in questions]
     return seen, prompts, np.cumsum([len(questions) for questions in asked])[:-1]
 
 
@@ -136,7 +138,7 @@ def _answers(run: Run, judge: Any) -> Callable[[DrawingPrompts, np.ndarray], dic
     def column(batch: DrawingPrompts, images: np.ndarray) -> dict[str, list[list[str]]]:
         wanted = per_member(batch.columns["clauses"], _group_size(batch, images))
         asked = [[question.question for question in questions_of_clauses(clauses)] for clauses in wanted]
-        seen, prompts, ends = _flat(images, asked)
+        seen, prompts, ends = _flat(run.wording, images, asked)
         replies = [parse_completion(text).answer or "" for text in evaluator.generate(judge, seen, prompts)]
         return {"answers": [list(part) for part in np.split(np.array(replies, object), ends)]}
 

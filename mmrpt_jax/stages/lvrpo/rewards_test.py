@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from mmrpt_jax.data.prompts import caption_prompt, encode_branches, encode_prompts
+from mmrpt_jax.data.prompts import Wording, encode_branches, encode_prompts
 from mmrpt_jax.data.tokenizer import EOS
 from mmrpt_jax.models.forward import forward
 from mmrpt_jax.models.vlm_test import random_parameters
@@ -155,7 +155,7 @@ def test_likelihood_of_the_prompt_by_hand(run, judge, images):
     assert found.keys() == {"prompt_likelihood"} and len(found["prompt_likelihood"]) == 6
     # One image at a time, as a caption with its end token.
     alone = jax.jit(functools.partial(forward, run.vlm))
-    prompt = encode_prompts(run.tokenizer, [caption_prompt()], image_tokens=4, lengths=(40,))
+    prompt = encode_prompts(run.tokenizer, [Wording().caption], image_tokens=4, lengths=(40,))
     expected = []
     for place, image in enumerate(images):
         ids = list(run.tokenizer.encode(texts[place // 3] + EOS).ids)
@@ -193,7 +193,8 @@ def run_with(examined):
         assert batch_size == 7
         return examined
 
-    return SimpleNamespace(config=ConfigDict({"generation": {"questions_at_a_time": 7}}), evaluator=evaluator)
+    config = ConfigDict({"generation": {"questions_at_a_time": 7}})
+    return SimpleNamespace(config=config, evaluator=evaluator, wording=Wording())
 
 
 def numbered(count):

@@ -3,11 +3,12 @@
 from pathlib import Path
 
 from mmrpt_jax.models.weights import save_weights
+from mmrpt_jax.stages.completion import is_complete, mark_complete
 from mmrpt_jax.stages.lvrpo.align import align
 from mmrpt_jax.stages.lvrpo.arms import ARMS
 from mmrpt_jax.stages.lvrpo.budget import arm_steps, step_flops
 from mmrpt_jax.stages.lvrpo.pretrain import imitate
-from mmrpt_jax.stages.run import Run, is_complete, mark_complete
+from mmrpt_jax.stages.run import Run
 
 
 def run_arm(run: Run, name: str, directory: Path) -> None:

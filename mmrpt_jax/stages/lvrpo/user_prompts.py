@@ -4,18 +4,21 @@ import re
 from collections.abc import Sequence
 
 from mmrpt_jax.data.escape import escape_placeholders
-from mmrpt_jax.data.prompts import drawing_prompt
+from mmrpt_jax.data.prompts import Wording
 from mmrpt_jax.data.tokenizer import Tokenizer
 from mmrpt_jax.stages.checks import ConfigError
 
 _NAMED = 5
 
 
-def safe_prompts(tokenizer: Tokenizer, texts: Sequence[str], lengths: Sequence[int]) -> list[str]:
+def safe_prompts(
+    tokenizer: Tokenizer, wording: Wording, texts: Sequence[str], lengths: Sequence[int]
+) -> list[str]:
     """The texts with special tokens broken by a space, if all of them fit.
 
     Args:
         tokenizer: the run's.
+        wording: the run's.
         texts: what to draw.
         lengths: `config.data.drawing_lengths`.
 
@@ -23,7 +26,7 @@ def safe_prompts(tokenizer: Tokenizer, texts: Sequence[str], lengths: Sequence[i
         ConfigError: a prompt is longer than the longest length; the message names the first.
     """
     safe = [escape_placeholders(text) for text in texts]
-    sizes = [len(tokenizer.encode(drawing_prompt(text)).ids) for text in safe]
+    sizes = [len(tokenizer.encode(wording.drawing_prompt(text)).ids) for text in safe]
     long = [place for place, size in enumerate(sizes) if size > max(lengths)]
     if long:
         first, others = long[0], f" (and {len(long) - 1} more)" if len(long) > 1 else ""

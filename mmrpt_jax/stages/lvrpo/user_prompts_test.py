@@ -1,6 +1,6 @@
 import pytest
 
-from mmrpt_jax.data.prompts import drawing_prompt
+from mmrpt_jax.data.prompts import Wording
 from mmrpt_jax.data.tokenizer import train_tokenizer
 from mmrpt_jax.stages.checks import ConfigError
 from mmrpt_jax.stages.lvrpo.user_prompts import safe_prompts, unknown_words, unknown_words_warning
@@ -9,7 +9,7 @@ from mmrpt_jax.stages.lvrpo.user_prompts import safe_prompts, unknown_words, unk
 @pytest.fixture(scope="module")
 def tokenizer():
     """A token for each of "draw the image : a red circle blue square .", and bytes."""
-    return train_tokenizer([drawing_prompt("a red circle and a blue square .")] * 4, vocab_size=400)
+    return train_tokenizer([Wording().drawing_prompt("a red circle and a blue square .")] * 4, vocab_size=400)
 
 
 def test_known_words_are_single_tokens(tokenizer):
@@ -35,7 +35,7 @@ def test_the_warning_counts_words_and_prompts(tokenizer):
 
 def test_prompts_that_fit_are_kept(tokenizer):
     # "draw the image :" is four tokens.
-    assert safe_prompts(tokenizer, ["a red circle", "a blue square ."], [4, 8]) == [
+    assert safe_prompts(tokenizer, Wording(), ["a red circle", "a blue square ."], [4, 8]) == [
         "a red circle",
         "a blue square .",
     ]
@@ -43,12 +43,12 @@ def test_prompts_that_fit_are_kept(tokenizer):
 
 def test_long_prompts_are_told_of_by_number(tokenizer):
     with pytest.raises(ConfigError, match=r"^prompt 2 is too long, with 9 tokens where .* allows 8: 'a red"):
-        safe_prompts(tokenizer, ["a red circle", "a red circle and a"], [4, 8])
+        safe_prompts(tokenizer, Wording(), ["a red circle", "a red circle and a"], [4, 8])
     with pytest.raises(ConfigError, match=r"^prompt 1 \(and 1 more\) is too long, with 7 tokens .* allows 6"):
-        safe_prompts(tokenizer, ["a red circle", "a red", "a blue circle"], [6])
+        safe_prompts(tokenizer, Wording(), ["a red circle", "a red", "a blue circle"], [6])
 
 
 def test_special_tokens_are_broken(tokenizer):
-    (safe,) = safe_prompts(tokenizer, ["a <image> and a [MASK]"], [100])
+    (safe,) = safe_prompts(tokenizer, Wording(), ["a <image> and a [MASK]"], [100])
     assert safe == "a < image> and a [ MASK]"
     assert tokenizer.image_id not in tokenizer.encode(safe).ids

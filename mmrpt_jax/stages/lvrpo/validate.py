@@ -24,6 +24,7 @@ from mmrpt_jax.stages.lvrpo.align import image_sampler
 from mmrpt_jax.stages.lvrpo.arms import ARMS
 from mmrpt_jax.stages.lvrpo.rewards import EXTERNAL, open_encoder
 from mmrpt_jax.stages.run import model_config, unified_config
+from mmrpt_jax.stages.trained import check_training
 from mmrpt_jax.stages.weight_checks import check_shapes, check_weights
 from mmrpt_jax.training.image_policy import IMAGE_LOSSES
 
@@ -75,6 +76,7 @@ def check_config(config: ConfigDict) -> None:
     check_image_size(config)
     check_files(config)
     _check_latents(config)
+    check_training(config, unified_config)
     check_weights(config, "weights", unified_config)
     check_weights(config, "understanding", model_config)
     _check_autoencoder(config)

@@ -3,17 +3,17 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import jax
 import numpy as np
 
-from mmrpt_jax.data.examples import HideRandomSpan, stack_images
-from mmrpt_jax.data.prompts import completion, encode_branches, fill_prompt
+from mmrpt_jax.data.examples import HideRandomSpan
+from mmrpt_jax.data.prompts import completion, encode_branches
 from mmrpt_jax.models import initialise
 from mmrpt_jax.models.weights import save_weights
 from mmrpt_jax.stages.captions import caption_batches
-from mmrpt_jax.stages.run import Run, batches, is_complete, mark_complete
+from mmrpt_jax.stages.completion import is_complete, mark_complete
+from mmrpt_jax.stages.run import Run, batches
 from mmrpt_jax.training.loop import train
-from mmrpt_jax.training.state import make_optimizer, new_state
+from mmrpt_jax.training.state import compile_step, make_optimizer, new_state
 from mmrpt_jax.training.supervised import SupervisedBatch, make_supervised_step
 
 
@@ -23,7 +23,7 @@ def run_caption(run: Run) -> None:
     if is_complete(directory):
         return
     if run.config.init.weights:
-        params = run.weights(run.config.init.weights)
+        params = run.with_adapters(run.base_weights(run.config.init.weights))
     else:
         params = initialise(run.model, run.key("init"), run.mesh)
     if cfg.steps:
@@ -42,8 +42,8 @@ def caption(run: Run, params, *, steps: int, stage: str, directory: Path, suffix
         learning_rate=cfg.learning_rate, steps=steps, warmup=cfg.warmup, weight_decay=0.01
     )
     state = train(
-        new_state(params, optimizer),
-        jax.jit(make_supervised_step(run.vlm, optimizer, micro_batches=cfg.micro_batches), donate_argnums=0),
+        new_state(params, optimizer, run.trains),
+        compile_step(make_supervised_step(run.vlm, optimizer, micro_batches=cfg.micro_batches)),
         pretraining_batches(run, suffix),
         steps=steps,
         stage=stage,
@@ -80,17 +80,14 @@ def infill_batches(run: Run, suffix: str) -> Callable[[int], Iterator[Supervised
     source = run.source(captions=1, size=data.caption_records)
 
     def build(batch: dict) -> SupervisedBatch:
-        images = stack_images(batch["image"])
+        prompts = [run.wording.fill_prompt(text) for text in batch["masked"]]
         answers = [[completion("", answer)] for answer in batch["answer"]]
         built = SupervisedBatch(
-            images,
-            run.prompts([fill_prompt(text) for text in batch["masked"]]),
+            *run.processor.inputs(prompts, batch["view"]),
             encode_branches(run.tokenizer, answers, lengths=data.branch_lengths),
-            np.arange(len(images)) < round(cfg.image_dropout * len(images)),
+            np.arange(len(prompts)) < round(cfg.image_dropout * len(prompts)),
         )
         return run.place(built)
 
-    transform = HideRandomSpan(
-        *run.image_shape, run.config.mask.max_words, run.config.mask.context, run.augment
-    )
+    transform = HideRandomSpan(run.see, run.config.mask.max_words, run.config.mask.context)
     return batches(source, transform, build, seed=run.data_seed(f"infill{suffix}"), batch_size=cfg.batch_size)

@@ -1,12 +1,13 @@
 """Stage 5: what did it help? Every arm, on every world, with the right, a swapped and no image."""
 
+import functools
 import itertools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from mmrpt_jax.data.prompts import fill_prompt
+from mmrpt_jax.data.examples import Pixels
 from mmrpt_jax.data.records import MappedSource, Record, open_records
 from mmrpt_jax.evaluation.accuracy import binomial_ci95, cloze_accuracy, fill_accuracy, question_accuracy
 from mmrpt_jax.evaluation.evaluator import Evaluator
@@ -27,8 +28,8 @@ _STREAM = 0
 _PLAIN = ("cloze", "finetuned", "statements")
 
 
-def measure(run: Run, evaluator: Evaluator, params, name: str) -> dict[str, float]:
-    """All numbers of the parameters of the arm `name`.
+def measure(run: Run, evaluator: Evaluator, params, arm: str) -> dict[str, float]:
+    """All numbers of the parameters of an arm.
 
     `fill/...` are generated answers, `cloze/...` compared likelihoods, `finetuned/...` answers after fine-tuning.
     """
@@ -40,20 +41,20 @@ def measure(run: Run, evaluator: Evaluator, params, name: str) -> dict[str, floa
     for world, items in _cloze_sets(run).items():
         row |= _report(f"cloze/{world}", cloze_accuracy(evaluator, params, items), len(items))
     if run.config.finetune.steps:
-        row |= _measure_finetuned(run, evaluator, params, name)
+        row |= _measure_finetuned(run, evaluator, params, arm)
     return row
 
 
-def _measure_finetuned(run: Run, evaluator: Evaluator, params, name: str) -> dict[str, float]:
-    directory = run.workdir / "arms" / name
-    tuned, row = finetune(run, params, name, directory / "finetune"), {}
+def _measure_finetuned(run: Run, evaluator: Evaluator, params, arm: str) -> dict[str, float]:
+    directory = run.workdir / "arms" / arm
+    tuned, row = finetune(run, params, arm, directory / "finetune"), {}
     for world, items in _cloze_sets(run).items():
         row |= _report(f"finetuned/{world}", question_accuracy(evaluator, tuned, items), len(items))
     if run.config.data.kind == "records":
-        groups = statement_groups(_test_records(run), *run.image_shape, fits=run.room.holds_prompt)
+        groups = statement_groups(_test_records(run), fits=functools.partial(_can_ask, run))
         if not groups:
             return row
-        blind = finetune(run, params, f"{name}_blind", directory / "finetune_blind", blind=True)
+        blind = finetune(run, params, f"{arm}_blind", directory / "finetune_blind", blind=True)
         row["statements/majority"] = majority_share(groups)
         row["statements/seeing"] = statement_accuracy(evaluator, tuned, groups)
         row["statements/text_only"] = statement_accuracy(evaluator, blind, groups, "none")
@@ -78,11 +79,18 @@ def _fill_sets(run: Run) -> dict[str, list[FillItem]]:
         return {world: scene_fill_items(world, **options) for world in cfg.worlds}
     source = _test_records(run)
     order = np.random.default_rng(_STREAM).permutation(len(source))
-    height, width = run.image_shape
-    options = {"height": height, "width": width, "seed": _STREAM, "context": context}
+    options = {"seed": _STREAM, "context": context}
     found = (record_fill_item(source[int(i)], index=int(i), **options) for i in order)
-    usable = (item for item in found if item and run.room.holds_prompt(fill_prompt(item.masked)))
+    usable = (item for item in found if item and _can_fill(run, item))
     return {cfg.split: list(itertools.islice(usable, cfg.fill_items))}
+
+
+def _can_fill(run: Run, item: FillItem) -> bool:
+    return run.processor.fits(run.wording.fill_prompt(item.masked), *item.image.shape[:2])
+
+
+def _can_ask(run: Run, question: str, image: Pixels) -> bool:
+    return run.processor.fits(run.wording.question_prompt(question), *image.shape[:2])
 
 
 def _test_records(run: Run) -> MappedSource[Record]:

@@ -1,14 +1,16 @@
 """Masked captions as batches: prompts with a blank, and the completions that fill it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
-from mmrpt_jax.data.examples import PickMask, stack_images
-from mmrpt_jax.data.prompts import completion, encode_branches, fill_prompt
+from mmrpt_jax.data.examples import PickMask
+from mmrpt_jax.data.prompts import completion, encode_branches
 from mmrpt_jax.data.records import RandomAccess
 from mmrpt_jax.masking import GREY
+from mmrpt_jax.models import PromptTokens
 from mmrpt_jax.stages.run import Run, batches
 from mmrpt_jax.training.answers import PromptBatch
 from mmrpt_jax.training.supervised import SupervisedBatch
@@ -24,9 +26,9 @@ def supervised_batches(
     def build(batch: dict) -> SupervisedBatch:
         thoughts = batch["sentence"] if run.config.fill.think == "sentence" else [""] * len(batch["answer"])
         texts = [[completion(think, answer)] for think, answer in zip(thoughts, batch["answer"], strict=True)]
+        prompts = [run.wording.fill_prompt(text) for text in batch["masked"]]
         built = SupervisedBatch(
-            _images(batch, blank_images),
-            run.prompts([fill_prompt(text) for text in batch["masked"]]),
+            *_inputs(run, prompts, batch["view"], blank_images),
             encode_branches(run.tokenizer, texts, lengths=run.config.data.branch_lengths),
             np.zeros(len(texts), bool),
         )
@@ -44,8 +46,8 @@ def prompt_batches(
         columns = {name: batch[name] for name in ("id", "answer", "sentence", "masked")} | known_gain(
             run, batch
         )
-        texts = [fill_prompt(text) for text in batch["masked"]]
-        images, prompt = run.place((_images(batch, blank_images), run.prompts(texts)))
+        texts = [run.wording.fill_prompt(text) for text in batch["masked"]]
+        images, prompt = run.place(_inputs(run, texts, batch["view"], blank_images))
         return PromptBatch(images, prompt, texts, columns)
 
     return _batches(run, source, build, "policy", batch_size)
@@ -68,10 +70,15 @@ def known_gain(run: Run, batch: dict) -> dict[str, list[float]]:
 def _batches(
     run: Run, source: RandomAccess[Any], build: Callable[[dict], Any], stream: str, batch_size: int
 ) -> Callable[[int], Iterator[Any]]:
-    transform = PickMask(*run.image_shape, run.vlm.vision.patch_size, _FIELDS, run.augment)
+    transform = PickMask(run.see, run.processor.hide, _FIELDS)
     return batches(source, transform, build, seed=run.data_seed(stream), batch_size=batch_size)
 
 
-def _images(batch: dict, blank: bool) -> np.ndarray:
-    images = stack_images(batch["image"])
-    return np.full_like(images, GREY) if blank else images
+def _inputs(run: Run, texts: Sequence[str], views: Sequence[Any], blank: bool) -> tuple[Any, PromptTokens]:
+    images, prompts = run.processor.inputs(texts, views)
+    return (jax.tree.map(_grey, images) if blank else images), prompts
+
+
+def _grey(array: np.ndarray) -> np.ndarray:
+    """Pixels are the only bytes of a batch; where patches stand is not."""
+    return np.full_like(array, GREY) if array.dtype == np.uint8 else array

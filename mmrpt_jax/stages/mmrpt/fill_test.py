@@ -1,7 +1,10 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from mmrpt_jax.data.prompts import Wording
 from mmrpt_jax.data.scene_source import png
 from mmrpt_jax.masking import GREY
 from mmrpt_jax.models.sharding import make_mesh
@@ -10,16 +13,17 @@ from mmrpt_jax.stages.run import Run
 
 
 @pytest.fixture
-def run(tmp_path, tiny_tokenizer, tiny_model):
+def run(tmp_path, tiny_processor, tiny_model):
     config = ConfigDict(
         {
             "seed": 0,
+            "wording": dataclasses.asdict(Wording()),
             "data": {"augment": "none", "prompt_lengths": (16, 24), "branch_lengths": (16,)},
             "fill": {"think": "none"},
             "rl": {"visual_gain": {"of": "surprise", "cap": 2.0}},
         }
     )
-    return Run(config, tmp_path, tiny_tokenizer, tiny_model, None, make_mesh())
+    return Run(config, tmp_path, tiny_processor, tiny_model, None, make_mesh())
 
 
 @pytest.fixture

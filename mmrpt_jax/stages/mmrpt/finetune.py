@@ -4,17 +4,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from mmrpt_jax.data.escape import escape_placeholders
-from mmrpt_jax.data.examples import load_image, stack_images
-from mmrpt_jax.data.prompts import answer_text, encode_branches, question_prompt
+from mmrpt_jax.data.images import decode_image, image_size
+from mmrpt_jax.data.prompts import answer_text, encode_branches
 from mmrpt_jax.data.question_source import QuestionSource
 from mmrpt_jax.data.records import MappedSource, RandomAccess, Record, open_records
 from mmrpt_jax.stages.run import Run, batches
 from mmrpt_jax.training.loop import train
-from mmrpt_jax.training.state import make_optimizer, new_state
+from mmrpt_jax.training.state import compile_step, make_optimizer, new_state
 from mmrpt_jax.training.supervised import SupervisedBatch, make_supervised_step
 
 
@@ -26,7 +25,7 @@ def record_questions(run: Run) -> RandomAccess[dict[str, Any]]:
     """
     source = open_records(run.config.data.path, run.config.data.split)
     questions = [_first_question(source[index]) for index in range(len(source))]
-    kept = [index for index, found in enumerate(questions) if found and _fits(run, *found)]
+    kept = [i for i, found in enumerate(questions) if found and _fits(run, *found, source[i]["image"])]
     asked = sum(found is not None for found in questions)
     if not kept:
         raise ValueError(
@@ -38,7 +37,7 @@ def record_questions(run: Run) -> RandomAccess[dict[str, Any]]:
     def read(_: int, index: int) -> dict[str, Any]:
         record = source[index]
         question, reply = _first_question(record)
-        return {"image": load_image(record["image"], *run.image_shape), "question": question, "reply": reply}
+        return {"image": decode_image(record["image"]), "question": question, "reply": reply}
 
     return MappedSource(kept, read)
 
@@ -51,9 +50,9 @@ def _first_question(record: Record) -> tuple[str, str] | None:
     return escape_placeholders(first["question"]), escape_placeholders(first["answer"])
 
 
-def _fits(run: Run, question: str, reply: str) -> bool:
+def _fits(run: Run, question: str, reply: str, image: bytes) -> bool:
     short = len(run.tokenizer.encode(answer_text(reply)).ids) <= max(run.config.data.branch_lengths)
-    return short and run.room.holds_prompt(question_prompt(question))
+    return short and run.processor.fits(run.wording.question_prompt(question), *image_size(image))
 
 
 def finetune(run: Run, params: Any, name: str, directory: Path, *, blind: bool = False) -> Any:
@@ -69,8 +68,9 @@ def finetune(run: Run, params: Any, name: str, directory: Path, *, blind: bool =
     cfg = run.config.finetune
     optimizer = make_optimizer(learning_rate=cfg.learning_rate, steps=cfg.steps)
     return train(
-        new_state(params, optimizer),
-        jax.jit(make_supervised_step(run.vlm, optimizer), donate_argnums=0),
+        # Kept: the same parameters are tuned a second time, blind.
+        new_state(params, optimizer, run.trains, keep=True),
+        compile_step(make_supervised_step(run.vlm, optimizer)),
         _question_batches(run, blind),
         steps=cfg.steps,
         stage=f"{name}_finetune",
@@ -89,10 +89,11 @@ def _question_batches(run: Run, blind: bool) -> Callable[[int], Iterator[Supervi
         source = record_questions(run)
 
     def build(batch: dict) -> SupervisedBatch:
-        prompts = run.prompts([question_prompt(question) for question in batch["question"]])
+        prompts = [run.wording.question_prompt(question) for question in batch["question"]]
+        inputs = run.processor.inputs(prompts, run.views(batch["image"]))
         replies = [[answer_text(reply)] for reply in batch["reply"]]
         branches = encode_branches(run.tokenizer, replies, lengths=data.branch_lengths)
         hidden = np.full(len(replies), blind)
-        return run.place(SupervisedBatch(stack_images(batch["image"]), prompts, branches, hidden))
+        return run.place(SupervisedBatch(*inputs, branches, hidden))
 
     return batches(source, None, build, seed=run.data_seed("finetune"), batch_size=cfg.batch_size)

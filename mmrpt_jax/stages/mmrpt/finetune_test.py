@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from mmrpt_jax.data.fitting import Room
+from mmrpt_jax.data.processor import FixedSizeProcessor
+from mmrpt_jax.data.prompts import Wording
 from mmrpt_jax.data.records import Record, write_records
 from mmrpt_jax.data.scene_source import png
 from mmrpt_jax.stages.mmrpt.finetune import record_questions
@@ -30,9 +31,14 @@ def run(tmp_path, tiny_tokenizer):
     ]
     write_records(tmp_path / "data", "data", {"train": records})
     config = ConfigDict({"data": {"path": str(tmp_path / "data"), "split": "train", "branch_lengths": (9,)}})
-    room, log = Room(tiny_tokenizer, image_tokens=4, prompt=30, text=30), []
+    log: list[str] = []
     return SimpleNamespace(
-        config=config, image_shape=(16, 16), tokenizer=tiny_tokenizer, room=room, log=log.append, said=log
+        config=config,
+        processor=FixedSizeProcessor(tiny_tokenizer, 16, 16, 8, lengths=(30,)),
+        wording=Wording(),
+        tokenizer=tiny_tokenizer,
+        log=log.append,
+        said=log,
     )
 
 
@@ -40,12 +46,12 @@ def test_the_first_question_of_records_that_have_one(run):
     source = record_questions(run)
     found = [(source[i]["question"], source[i]["reply"]) for i in range(len(source))]
     assert found == [("is it < image> ?", "true"), ("two ?", "false")]
-    assert source[0]["image"].shape == (16, 16, 3)
+    assert source[0]["image"].shape == (8, 8, 3)
     # One question and one answer are too long.
     assert run.said == ["   left out: 2 questions too long for config.data's lengths"]
 
 
 def test_no_question_fits(run):
-    run.room = dataclasses.replace(run.room, prompt=5)
+    run.processor = dataclasses.replace(run.processor, lengths=(5,))
     with pytest.raises(ValueError, match="4 of 5 records ask a question, and none fits"):
         record_questions(run)

@@ -9,11 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from mmrpt_jax.data.prompts import completion, encode_branches, fill_prompt
+from mmrpt_jax.data.prompts import completion, encode_branches, without_images
 from mmrpt_jax.models.forward import forward
 from mmrpt_jax.stages.run import Run
 from mmrpt_jax.training.gain import answer_tokens
-from mmrpt_jax.training.supervised import hide_images
 
 # (masked captions, hidden spans) -> log p of each span given its masked caption and no image, nats, ≤ 0.
 BlindReader = Callable[[Sequence[str], Sequence[str]], Float[np.ndarray, "M"]]
@@ -33,11 +32,10 @@ def make_blind_reader(run: Run, params: Any) -> BlindReader:
         for start in range(0, len(masked), size):
             # The last batch is filled up with its first row, so that one program serves all.
             rows = [i if i < len(masked) else start for i in range(start, start + size)]
-            prompt = run.prompts([fill_prompt(masked[i]) for i in rows])
-            branches = encode_branches(
-                run.tokenizer, [[completion("", answers[i])] for i in rows], lengths=lengths
-            )
-            spans = answer_tokens(run.tokenizer, branches)
+            prompt = run.processor.prompts([without_images(run.wording.fill_prompt(masked[i])) for i in rows])
+            texts = [[completion("", answers[i])] for i in rows]
+            branches = encode_branches(run.tokenizer, texts, lengths=lengths)
+            spans = answer_tokens(run.tokenizer, texts, branches.ids.shape[-1])
             logprobs = np.asarray(read(params, *run.place((prompt, branches, spans))))
             found.append(logprobs[: len(masked) - start])
         return np.concatenate(found) if found else np.zeros(0, np.float32)
@@ -46,6 +44,5 @@ def make_blind_reader(run: Run, params: Any) -> BlindReader:
 
 
 def _span_logprobs(config, params, prompt, branches, spans) -> Float[jax.Array, "B"]:
-    hidden = hide_images(prompt, jnp.ones(prompt.ids.shape[0], bool))
-    logprobs = forward(config, params, None, hidden, branches).logprobs
+    logprobs = forward(config, params, None, prompt, branches).logprobs
     return jnp.sum(jnp.where(spans, logprobs, 0.0), axis=(1, 2))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from mmrpt_jax.data.prompts import completion, encode_prompts, fill_prompt
+from mmrpt_jax.data.prompts import Wording, completion
 from mmrpt_jax.models import BranchTokens
 from mmrpt_jax.stages.mmrpt.leaks import make_blind_reader
 from mmrpt_jax.training.supervised import hide_images
@@ -14,19 +14,14 @@ ANSWERS = ["red", "there", "blue square"]
 
 
 @pytest.fixture
-def run(tiny_model, tiny_tokenizer):
+def run(tiny_model, tiny_processor):
     config = {"score": {"batch_size": 2}, "data": {"branch_lengths": (24,)}}
-
-    def prompts(texts):
-        return encode_prompts(
-            tiny_tokenizer, texts, image_tokens=tiny_model.vision.num_patches, lengths=(48,)
-        )
-
     return SimpleNamespace(
         config=ConfigDict(config),
         vlm=tiny_model,
-        tokenizer=tiny_tokenizer,
-        prompts=prompts,
+        processor=tiny_processor,
+        wording=Wording(),
+        tokenizer=tiny_processor.tokenizer,
         place=lambda batch: batch,
     )
 
@@ -38,7 +33,8 @@ def test_spans_are_as_likely_as_the_tokens_between_the_tags(
     for masked, answer, logprob in zip(MASKED, ANSWERS, found, strict=True):
         # One row without padding, with an image that nobody may see.
         ids = np.array(tiny_tokenizer.encode(completion("", answer)).ids)[None, None]
-        prompt = hide_images(run.prompts([fill_prompt(masked)]), np.ones(1, bool))
+        _, prompt = run.processor.inputs([Wording().fill_prompt(masked)], [tiny_images[0]])
+        prompt = hide_images(prompt, np.ones(1, bool))
         scored = tiny_forward(
             tiny_params, tiny_images[:1], prompt, BranchTokens(ids, np.ones(ids.shape, bool))
         )

@@ -22,8 +22,9 @@ from mmrpt_jax.masking import (
     random_spans,
     top_patch_mask,
 )
+from mmrpt_jax.stages.completion import clear, is_complete, mark_complete
 from mmrpt_jax.stages.mmrpt.leaks import BlindReader, make_blind_reader
-from mmrpt_jax.stages.run import Run, clear, is_complete, mark_complete
+from mmrpt_jax.stages.run import Run
 
 # Per mask: what is shown, what is hidden, the sentence it was hidden from, where it stood; log p of the span without
 # the image, given what `config.mask.blind_reads` says, and what the image adds to it per word in its caption (nats),

@@ -7,9 +7,9 @@ from ml_collections import ConfigDict
 
 from mmrpt_jax.data.sidecar import open_sidecar, write_sidecar
 from mmrpt_jax.dependency import word_spans
+from mmrpt_jax.stages.completion import is_complete, read_summary
 from mmrpt_jax.stages.mmrpt import mask, score
 from mmrpt_jax.stages.mmrpt.mask import mask_rows, run_mask
-from mmrpt_jax.stages.run import is_complete, read_summary
 from mmrpt_jax.training.scoring import KINDS
 
 TEXT = "a red circle is on a box . it is a nice day ."

@@ -3,9 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from mmrpt_jax.data.examples import load_image
+from mmrpt_jax.data.images import decode_image
 from mmrpt_jax.data.sidecar import join, open_sidecar
 from mmrpt_jax.dependency import word_spans
 from mmrpt_jax.reporting.overlay import dependency_overlay
@@ -26,9 +24,10 @@ def draw_overlays(run: Run, scores: Path, masks: Path, directory: Path) -> None:
 def _draw(run: Run, row: dict[str, Any]):
     text = row["caption"][0]
     hidden = range(int(row["first_word"][0]), int(row["last_word"][0]) + 1)
+    image = decode_image(row["image"])
     return dependency_overlay(
-        load_image(row["image"], *run.image_shape),
-        np.reshape(row["patch_received"], run.vlm.vision.grid),
+        image,
+        run.processor.heat(row["patch_received"], *image.shape[:2]),
         [text[start:end] for start, end in word_spans(text)],
         row[f"word_{run.config.mask.word_score}"],
         list(hidden),

@@ -9,8 +9,9 @@ from mmrpt_jax.stages.mmrpt.arms import ARMS
 from mmrpt_jax.stages.mmrpt.budget import caption_flops, policy_flops, supervised_flops
 from mmrpt_jax.stages.mmrpt.reinforce import loss_options
 from mmrpt_jax.stages.run import model_config
+from mmrpt_jax.stages.trained import describe_training, parts_of
 from mmrpt_jax.training.policy import PolicyBatch, make_policy_step
-from mmrpt_jax.training.state import TrainState, make_optimizer
+from mmrpt_jax.training.state import TrainState, init_of, make_optimizer
 
 
 def describe_plan(config: ConfigDict) -> str:
@@ -23,6 +24,7 @@ def describe_plan(config: ConfigDict) -> str:
     lines = [
         str(config),
         f"parameters            {count_parameters(params):,} (before the tokenizer is trained: at most)",
+        describe_training(config, params),
         f"policy step           {rl.prompts_per_step} prompts × {rl.group_size} answers = {completions} completions, "
         f"{rl.micro_batches} micro-batch(es), {rl.updates_per_rollout} update(s) per rollout",
         f"tokens per update     {shared:,} with shared prompts, {completions * (prompt + branch):,} without",
@@ -47,7 +49,9 @@ def _update_memory(config: ConfigDict, model: VLMConfig, params) -> int:
     rl, data = config.rl, config.data
     b, g, p, r = rl.prompts_per_step, rl.group_size, max(data.prompt_lengths), max(data.branch_lengths)
     optimizer = make_optimizer(learning_rate=rl.learning_rate, steps=rl.steps)
-    state = TrainState(_array((), jnp.int32), params, jax.eval_shape(optimizer.init, params))
+    trained, frozen = parts_of(config, params)
+    moments = jax.eval_shape(init_of(optimizer), trained)
+    state = TrainState(_array((), jnp.int32), trained, moments, frozen)
     tokens = _array((b, g, r), jnp.int32)
     mask, floats = _array((b, g, r), bool), _array((b, g, r), jnp.float32)
     reference = None if rl.loss.kl == "none" else floats

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
 from ml_collections import ConfigDict
 
 from mmrpt_jax.data.records import RandomAccess
@@ -24,7 +23,7 @@ from mmrpt_jax.training.answers import Answering, collect_answers
 from mmrpt_jax.training.loop import train
 from mmrpt_jax.training.policy import make_policy_step
 from mmrpt_jax.training.reinforce import make_reinforcement_step
-from mmrpt_jax.training.state import make_optimizer, new_state
+from mmrpt_jax.training.state import compile_step, make_optimizer, new_state
 
 
 def reinforce(
@@ -37,8 +36,8 @@ def reinforce(
         steps=cfg.steps * cfg.updates_per_rollout,
         warmup=cfg.learning_rate_warmup,
     )
-    # The update must not donate: the policy begins with the very arrays of the reference.
-    state = new_state(reference, optimizer)
+    # What is frozen is one copy: the policy's and the reference's.
+    state = new_state(reference, optimizer, run.trains, keep=True)
     with contextlib.closing(CompletionsWriter(directory)) as completions:
         collect = functools.partial(collect_answers, _answering(run, reference, completions))
         update = make_policy_step(
@@ -49,7 +48,7 @@ def reinforce(
             **loss_options(run.config),
         )
         step = make_reinforcement_step(
-            collect, jax.jit(update), run.key(name), updates=cfg.updates_per_rollout
+            collect, compile_step(update), run.key(name), updates=cfg.updates_per_rollout
         )
         candidates = cfg.prompts_per_step * cfg.oversample
         for begin, end in _segments(cfg.steps, cfg.refresh_every):

@@ -3,19 +3,18 @@
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from mmrpt_jax.data.records import RandomAccess
 from mmrpt_jax.data.sidecar import join, open_sidecar
 from mmrpt_jax.models.weights import save_weights
+from mmrpt_jax.stages.completion import is_complete, mark_complete
 from mmrpt_jax.stages.mmrpt.arms import ARMS, Arm
 from mmrpt_jax.stages.mmrpt.budget import caption_flops, policy_flops, supervised_flops
 from mmrpt_jax.stages.mmrpt.caption import caption
 from mmrpt_jax.stages.mmrpt.fill import supervised_batches
 from mmrpt_jax.stages.mmrpt.reinforce import reinforce
-from mmrpt_jax.stages.run import Run, is_complete, mark_complete
+from mmrpt_jax.stages.run import Run
 from mmrpt_jax.training.loop import train
-from mmrpt_jax.training.state import make_optimizer, new_state
+from mmrpt_jax.training.state import compile_step, make_optimizer, new_state
 from mmrpt_jax.training.supervised import make_supervised_step
 
 
@@ -63,8 +62,8 @@ def imitate(
     cfg = run.config.fill
     optimizer = make_optimizer(learning_rate=cfg.learning_rate, steps=steps, warmup=cfg.learning_rate_warmup)
     return train(
-        new_state(params, optimizer),
-        jax.jit(make_supervised_step(run.vlm, optimizer), donate_argnums=0),
+        new_state(params, optimizer, run.trains),
+        compile_step(make_supervised_step(run.vlm, optimizer)),
         supervised_batches(run, source, blank_images=arm.blank_images, batch_size=cfg.batch_size),
         steps=steps,
         stage=stage,

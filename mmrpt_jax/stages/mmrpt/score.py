@@ -11,17 +11,19 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from mmrpt_jax.data.escape import escape_placeholders
-from mmrpt_jax.data.examples import load_image, stack_images
-from mmrpt_jax.data.prompts import caption_prompt, encode_branches
+from mmrpt_jax.data.images import decode_image
+from mmrpt_jax.data.prompts import encode_branches
 from mmrpt_jax.data.records import RandomAccess
 from mmrpt_jax.data.sidecar import open_sidecar, write_sidecar
 from mmrpt_jax.dependency import auc, segment_pool, sentence_spans, tokens_to_segments, word_spans
-from mmrpt_jax.stages.run import Run, clear, is_complete, mark_complete
+from mmrpt_jax.models import PromptTokens
+from mmrpt_jax.stages.completion import clear, is_complete, mark_complete
+from mmrpt_jax.stages.run import Run
 from mmrpt_jax.training.scoring import KINDS, TokenDependency, make_dependency_scorer, select_layers
 
 _AUC_RECORDS = 500
 # Per record: the caption scored; per word: every kind of score and the blind log-probability; per sentence: every
-# kind, as MMRPT pools it (over tokens); per image patch: mass received.
+# kind, as MMRPT pools it (over tokens); per visual token: mass received.
 FIELDS = {
     "caption": str,
     **{f"word_{kind}": float for kind in KINDS},
@@ -67,24 +69,27 @@ def score_records(run: Run, params, source: RandomAccess[Any]) -> Iterator[dict[
     cfg = run.config.score
     options = {"heads": cfg.heads, "top_k": cfg.top_k, "query_shift": cfg.query_shift}
     scorer = jax.jit(make_dependency_scorer(run.vlm, layers=_layers(run), **options))
-    prompts = run.prompts([caption_prompt()] * cfg.batch_size)
+    asked = [run.wording.caption] * cfg.batch_size
     for start in range(0, len(source), cfg.batch_size):
         records = [source[min(i, len(source) - 1)] for i in range(start, start + cfg.batch_size)]
         texts = [escape_placeholders(record["captions"][0]) for record in records]
-        images = stack_images([load_image(record["image"], *run.image_shape) for record in records])
+        inputs = run.processor.inputs(asked, run.views(decode_image(record["image"]) for record in records))
         branches = encode_branches(
             run.tokenizer, [[text] for text in texts], lengths=run.config.data.caption_lengths
         )
-        scores = scorer(params, *run.place((images, prompts, branches)))
-        columns = _pooled(run, texts, scores)
+        scores = scorer(params, *run.place((*inputs, branches)))
+        columns = _pooled(run, texts, inputs[1], scores)
         for row in range(min(cfg.batch_size, len(source) - start)):
             fields = {field: values[row] for field, values in columns.items()}
             yield {"id": records[row]["id"], "caption": texts[row]} | fields
 
 
-def _pooled(run: Run, texts: Sequence[str], scores: TokenDependency) -> dict[str, list[np.ndarray]]:
+def _pooled(
+    run: Run, texts: Sequence[str], prompts: PromptTokens, scores: TokenDependency
+) -> dict[str, list[np.ndarray]]:
     """Every field but the caption, row by row: token scores pooled over the words and over the sentences."""
-    columns: dict[str, list[np.ndarray]] = {"patch_received": list(np.asarray(scores.received))}
+    received = zip(np.asarray(scores.received), prompts.image_slots.sum(axis=1), strict=True)
+    columns: dict[str, list[np.ndarray]] = {"patch_received": [row[:count] for row, count in received]}
     offsets = [run.tokenizer.encode(text).offsets for text in texts]
     for unit, spans_of in (("word", word_spans), ("sentence", sentence_spans)):
         spans = [spans_of(text) for text in texts]

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from mmrpt_jax.data.prompts import encode_prompts
+from mmrpt_jax.data.prompts import Wording
 from mmrpt_jax.data.scene_source import png
 from mmrpt_jax.data.sidecar import open_sidecar
+from mmrpt_jax.stages.completion import read_summary
 from mmrpt_jax.stages.mmrpt import score
 from mmrpt_jax.stages.mmrpt.score import FIELDS, run_score, score_records, sentence_auc
-from mmrpt_jax.stages.run import read_summary
 from mmrpt_jax.training.scoring import KINDS, TokenDependency
 
 TEXT = "a red circle is above the blue square. two green triangles!"
@@ -38,7 +38,7 @@ def counting_scorer(config, **options):
 
 
 @pytest.fixture
-def run(tiny_model, tiny_tokenizer, monkeypatch):
+def run(tiny_model, tiny_processor, monkeypatch):
     """What the stage reads of a run, with a scorer whose scores are known."""
     monkeypatch.setattr(score, "make_dependency_scorer", counting_scorer)
     scoring = {"batch_size": 2, "layer_fractions": (0.5, 1.0), "heads": "mean", "top_k": 1, "query_shift": 0}
@@ -46,9 +46,10 @@ def run(tiny_model, tiny_tokenizer, monkeypatch):
     return SimpleNamespace(
         config=ConfigDict({"score": scoring, "data": lengths}),
         vlm=tiny_model,
-        prompts=lambda texts: encode_prompts(tiny_tokenizer, texts, image_tokens=4, lengths=(16,)),
-        tokenizer=tiny_tokenizer,
-        image_shape=(16, 16),
+        processor=tiny_processor,
+        wording=Wording(),
+        views=lambda images: [tiny_processor.view(image) for image in images],
+        tokenizer=tiny_processor.tokenizer,
         place=lambda batch: batch,
         train_source=[record("x"), record("y"), record("z", "a red <image> circle")],
         log=lambda text: None,

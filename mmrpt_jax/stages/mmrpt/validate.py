@@ -7,6 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from mmrpt_jax.data.examples import AUGMENTATIONS
+from mmrpt_jax.data.records import open_records
 from mmrpt_jax.objectives import VARIANTS
 from mmrpt_jax.rewards import REWARDS
 from mmrpt_jax.scenes import WORLDS
@@ -22,6 +23,7 @@ from mmrpt_jax.stages.checks import (
 from mmrpt_jax.stages.mmrpt.arms import ARMS
 from mmrpt_jax.stages.mmrpt.rewards import MADE_HERE
 from mmrpt_jax.stages.run import model_config
+from mmrpt_jax.stages.trained import check_training
 from mmrpt_jax.stages.weight_checks import check_weights
 from mmrpt_jax.training.scoring import KINDS
 
@@ -41,6 +43,7 @@ def check_config(config: ConfigDict) -> None:
     _check_data(config)
     check_image_size(config)
     check_files(config)
+    check_training(config, model_config)
     check_weights(config, "weights", model_config)
     _check_masks(config)
     _check_rewards(config)
@@ -94,7 +97,17 @@ def _check_data(config: ConfigDict) -> None:
         raise ConfigError("config.data.path is empty: name a dataset made by `python -m data_prep.convert`")
     elif not Path(data.path).is_dir():
         raise ConfigError(f"config.data.path: there is no folder {data.path}")
+    else:
+        _check_files(data)
     one_of("data.augment", data.augment, AUGMENTATIONS)
+
+
+def _check_files(data: ConfigDict) -> None:
+    """Compares the dataset with its manifest before anything is computed."""
+    try:
+        open_records(data.path, data.split, checksums=data.checksums)
+    except (FileNotFoundError, ValueError) as error:
+        raise ConfigError(f"config.data: {error}") from error
 
 
 def _check_masks(config: ConfigDict) -> None:

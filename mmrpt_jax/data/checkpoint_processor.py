@@ -1,0 +1,95 @@
+"""What a public checkpoint reads: its chat template, its tokenizer, its images in patches."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from mmrpt_jax.data.chat import encode_chat, user_message
+from mmrpt_jax.data.checkpoint_tokenizer import CheckpointTokenizer
+from mmrpt_jax.data.preprocessing.image_text import ImageText
+from mmrpt_jax.data.preprocessing.patches import stack_patches
+from mmrpt_jax.data.preprocessing.preprocessor import ImagePreprocessor, Layout
+from mmrpt_jax.data.processor import Pixels
+from mmrpt_jax.data.prompts import pad_prompts
+from mmrpt_jax.masking import GREY
+from mmrpt_jax.models import PromptTokens
+from mmrpt_jax.models.patches import ImagePatches
+
+
+class TiledView(NamedTuple):
+    """What a checkpoint's tower sees of a prompt's images: their patches, and how each image appears."""
+
+    patches: ImagePatches
+    layouts: tuple[Layout, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointProcessor:
+    """Images and chat as a public checkpoint was trained on them.
+
+    Attributes:
+        tokenizer: of the checkpoint.
+        preprocessor: of its images.
+        image_text: how it writes an image.
+        lengths: buckets of prompts.
+        patch_counts: buckets of the patches of a prompt.
+    """
+
+    tokenizer: CheckpointTokenizer
+    preprocessor: ImagePreprocessor
+    image_text: ImageText
+    lengths: Sequence[int]
+    patch_counts: Sequence[int]
+
+    def view(self, *images: Pixels) -> TiledView:
+        """As `Processor.view`."""
+        layouts = tuple(self.preprocessor.layout(*image.shape[:2]) for image in images)
+        return TiledView(self.preprocessor(images), layouts)
+
+    def inputs(self, texts: Sequence[str], views: Sequence[TiledView]) -> tuple[ImagePatches, PromptTokens]:
+        """As `Processor.inputs`; prompts may differ in their number of images."""
+        rows = [
+            self._encode(text, view.layouts, sample=place)
+            for place, (text, view) in enumerate(zip(texts, views, strict=True))
+        ]
+        merge = self.preprocessor.merge
+        patches = stack_patches([view.patches for view in views], counts=self.patch_counts, merge=merge)
+        return patches, pad_prompts(self.tokenizer, rows, lengths=self.lengths)
+
+    def prompts(self, texts: Sequence[str], *, lengths: Sequence[int] | None = None) -> PromptTokens:
+        """As `Processor.prompts`."""
+        rows = [self._encode(text, (), sample=place) for place, text in enumerate(texts)]
+        return pad_prompts(self.tokenizer, rows, lengths=lengths or self.lengths)
+
+    def _encode(self, text: str, layouts: Sequence[Layout], *, sample: int) -> list[int]:
+        messages = [user_message(text)]
+        return encode_chat(
+            self.tokenizer, messages, image_text=self.image_text, layouts=layouts, sample=sample
+        )
+
+    def fits(self, text: str, height: int, width: int) -> bool:
+        """As `Processor.fits`."""
+        layout = self.preprocessor.layout(height, width)
+        layouts = [layout] * sum(part["type"] == "image" for part in user_message(text)["content"])
+        patches = sum(sum(layout.tokens) for layout in layouts) * self.preprocessor.merge**2
+        if patches > max(self.patch_counts):
+            return False
+        return len(self._encode(text, layouts, sample=0)) <= max(self.lengths)
+
+    def hide(self, view: TiledView, tokens: Int[np.ndarray, "hidden"]) -> TiledView:
+        """As `Processor.hide`."""
+        token_of = np.arange(len(view.patches.image)) // self.preprocessor.merge**2
+        pixels = np.where(np.isin(token_of, tokens)[:, None], np.uint8(GREY), view.patches.pixels)
+        return view._replace(patches=view.patches._replace(pixels=pixels))
+
+    def heat(
+        self, scores: Float[np.ndarray, "I"], height: int, width: int
+    ) -> Float[np.ndarray, "rows columns"]:
+        """As `Processor.heat`; of an image that is cut into tiles, those of the tile that shows it whole."""
+        tiling, side = self.preprocessor.tiling, self.preprocessor.patch_size * self.preprocessor.merge
+        tall, wide = (size // side for size in tiling.plan(height, width).sizes[tiling.whole])
+        tiles = np.split(scores, np.cumsum(self.preprocessor.layout(height, width).tokens)[:-1])
+        return np.reshape(tiles[tiling.whole], (tall, wide))

@@ -1,0 +1,126 @@
+"""What a model reads: texts and images in, padded arrays out."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+from mmrpt_jax.data.images import resize_image
+from mmrpt_jax.data.prompts import encode_prompt_ids, encode_prompts
+from mmrpt_jax.data.tokenizer import Tokenizer
+from mmrpt_jax.masking import hide_patches
+from mmrpt_jax.models import PromptTokens
+
+Pixels = UInt8[np.ndarray, "h w 3"]
+
+
+class Processor(Protocol):
+    """Between records and the arrays of one model. A *view* is what the model sees of the images of one prompt.
+
+    Attributes:
+        tokenizer: of the model.
+    """
+
+    tokenizer: Tokenizer
+
+    def view(self, *images: Pixels) -> Any:
+        """What the model sees of a prompt's images, in their order."""
+
+    def inputs(self, texts: Sequence[str], views: Sequence[Any]) -> tuple[Any, PromptTokens]:
+        """A batch: the views as `VLM.encode_prompt` takes images, and prompts with room for them.
+
+        Raises:
+            TooLongError: a prompt or its images do not fit the largest length.
+            ValueError: a prompt has not as many placeholders as images.
+        """
+
+    def prompts(self, texts: Sequence[str], *, lengths: Sequence[int] | None = None) -> PromptTokens:
+        """A batch of prompts without images.
+
+        Args:
+            texts: the prompts.
+            lengths: buckets; None: those of prompts with images.
+
+        Raises:
+            TooLongError: a prompt does not fit the largest length.
+        """
+
+    def fits(self, text: str, height: int, width: int) -> bool:
+        """Whether a prompt fits, with an image of this size in the place of each placeholder."""
+
+    def hide(self, view: Any, tokens: Int[np.ndarray, "hidden"]) -> Any:
+        """The view with grey in the place of the visual tokens of these numbers."""
+
+    def heat(
+        self, scores: Float[np.ndarray, "I"], height: int, width: int
+    ) -> Float[np.ndarray, "rows columns"]:
+        """Scores of the visual tokens of an image of this size, as a grid over the whole image."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FixedSizeProcessor:
+    """Every image is brought to one size, and takes as many tokens as it then has patches.
+
+    Attributes:
+        tokenizer: of the model.
+        height: pixels.
+        width: pixels.
+        patch_size: pixels per visual token, each way.
+        lengths: buckets of prompts.
+    """
+
+    tokenizer: Tokenizer
+    height: int
+    width: int
+    patch_size: int
+    lengths: Sequence[int]
+
+    @property
+    def _grid(self) -> tuple[int, int]:
+        return self.height // self.patch_size, self.width // self.patch_size
+
+    @property
+    def _image_tokens(self) -> int:
+        return self._grid[0] * self._grid[1]
+
+    def view(self, *images: Pixels) -> UInt8[np.ndarray, "C h w 3"]:
+        """The images in the model's size; the aspect ratio is not kept."""
+        size = (self.height, self.width)
+        return np.stack([x if x.shape[:2] == size else resize_image(x, *size) for x in images])
+
+    def inputs(
+        self, texts: Sequence[str], views: Sequence[UInt8[np.ndarray, "C h w 3"]]
+    ) -> tuple[UInt8[np.ndarray, "B C h w 3"], PromptTokens]:
+        """As `Processor.inputs`; all prompts have equally many images."""
+        images = np.stack(views)
+        return images, self._encode(texts, images=images.shape[1], lengths=self.lengths)
+
+    def prompts(self, texts: Sequence[str], *, lengths: Sequence[int] | None = None) -> PromptTokens:
+        """As `Processor.prompts`."""
+        return self._encode(texts, images=0, lengths=lengths or self.lengths)
+
+    def _encode(self, texts: Sequence[str], *, images: int, lengths: Sequence[int]) -> PromptTokens:
+        counts = {"image_tokens": self._image_tokens, "images_per_prompt": images}
+        return encode_prompts(self.tokenizer, texts, lengths=lengths, **counts)
+
+    def fits(self, text: str, height: int, width: int) -> bool:
+        """As `Processor.fits`; all sizes take the same room."""
+        ids = encode_prompt_ids(self.tokenizer, text, image_tokens=self._image_tokens)
+        return len(ids) <= max(self.lengths)
+
+    def hide(
+        self, view: UInt8[np.ndarray, "C h w 3"], tokens: Int[np.ndarray, "hidden"]
+    ) -> UInt8[np.ndarray, "C h w 3"]:
+        """As `Processor.hide`."""
+        hidden = np.isin(np.arange(len(view) * self._image_tokens), tokens).reshape(len(view), -1)
+        return np.stack(
+            [hide_patches(image, mask, self.patch_size) for image, mask in zip(view, hidden, strict=True)]
+        )
+
+    def heat(
+        self, scores: Float[np.ndarray, "I"], height: int, width: int
+    ) -> Float[np.ndarray, "rows columns"]:
+        """As `Processor.heat`."""
+        return np.reshape(scores, self._grid)
