@@ -13,8 +13,9 @@ from pathlib import Path
 
 from mmrpt_jax.evaluation.geneval_files import check_geneval_folder, read_prompt_file, write_geneval
 from mmrpt_jax.reporting.command_line import Parser, run_command
+from mmrpt_jax.stages.finished import trained_arm
 from mmrpt_jax.stages.lvrpo.examiner import make_drawer
-from mmrpt_jax.stages.lvrpo.finished import open_finished, trained_arm
+from mmrpt_jax.stages.lvrpo.finished import open_drawing_run
 from mmrpt_jax.stages.lvrpo.user_prompts import safe_prompts, unknown_words_warning
 from mmrpt_jax.stages.lvrpo.validate import check_guidance
 
@@ -28,7 +29,7 @@ def draw(options: argparse.Namespace) -> str:
     """
     metadata = read_prompt_file(options.prompts)
     check_geneval_folder(options.out, metadata, samples=options.samples)
-    run = open_finished(options.workdir)
+    run = open_drawing_run(options.workdir)
     texts = [entry["prompt"] for entry in metadata]
     safe = safe_prompts(run.tokenizer, run.wording, texts, run.config.data.drawing_lengths)
     params = trained_arm(run, options.arm)

@@ -11,7 +11,7 @@ from experiments import draw
 from experiments.configs import lvrpo_scenes
 from mmrpt_jax.models import abstract_parameters
 from mmrpt_jax.models.weights import save_weights
-from mmrpt_jax.stages.run import unified_config
+from mmrpt_jax.stages.opening import unified_config
 from mmrpt_jax.stages.workdir import write_identity
 
 BENCH = {"tag": "single_object", "include": [{"class": "bench", "count": 1}], "prompt": "a bench"}

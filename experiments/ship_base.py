@@ -19,7 +19,7 @@ from mmrpt_jax.data import load_tokenizer
 from mmrpt_jax.models import abstract_parameters
 from mmrpt_jax.models.weights import load_weights, save_weights
 from mmrpt_jax.reporting.command_line import Parser, run_command
-from mmrpt_jax.stages.run import model_config, unified_config
+from mmrpt_jax.stages.opening import model_config, unified_config
 from mmrpt_jax.stages.workdir import demand_files
 
 

@@ -16,7 +16,7 @@ from mmrpt_jax.stages.lvrpo.pipeline import run_experiment as run_lvrpo
 from mmrpt_jax.stages.lvrpo.validate import check_config as check_lvrpo
 from mmrpt_jax.stages.mmrpt.pipeline import run_experiment as run_mmrpt
 from mmrpt_jax.stages.mmrpt.validate import check_config
-from mmrpt_jax.stages.run import model_config, unified_config
+from mmrpt_jax.stages.opening import model_config, unified_config
 from tests.miniature import miniature_config, miniature_lvrpo_config
 
 LORA = {"rank": 4, "alpha": 16.0, "targets": ("decoder",)}

@@ -205,15 +205,3 @@ def test_what_a_config_leaves_out():
     assert config == model_config(transformers.Gemma3Config(**brief).to_dict())
     assert config.decoder.local_layers[:7] == (True,) * 5 + (False, True)
     assert config.vision.connector.merge == 4
-
-
-@pytest.mark.parametrize(
-    ("numbers", "told"),
-    [
-        ({"use_bidirectional_attention": True}, "this encoder of texts cannot write any"),
-        ({"sliding_window": 100}, "mm_tokens_per_image 256, more than sliding_window 100"),
-    ],
-)
-def test_what_is_refused(numbers, told):
-    with pytest.raises(ValueError, match=told):
-        model_config({"text_config": numbers, "vision_config": {}})

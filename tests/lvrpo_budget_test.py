@@ -3,7 +3,7 @@ import pytest
 from mmrpt_jax.models.config import UnifiedConfig
 from mmrpt_jax.stages.lvrpo.arms import ARMS, Arm
 from mmrpt_jax.stages.lvrpo.budget import QUESTIONS, THINGS, arm_steps, budget_flops, step_flops
-from mmrpt_jax.stages.run import unified_config
+from mmrpt_jax.stages.opening import unified_config
 from mmrpt_jax.training.compute import drawing_flops, forward_flops
 from tests.miniature import miniature_lvrpo_config
 

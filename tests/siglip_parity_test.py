@@ -114,15 +114,3 @@ def test_what_a_config_leaves_out():
     config = siglip.model_config(json.loads(json.dumps(brief)))
     assert config == siglip.model_config(transformers.SiglipConfig(**brief).to_dict())
     assert (config.num_patches, config.text_length) == (256, 64)
-
-
-@pytest.mark.parametrize(
-    ("config", "told"),
-    [
-        ({"model_type": "siglip2"}, "model_type 'siglip2'; take a SigLIP or SigLIP 2 of fixed resolution"),
-        ({"model_type": "siglip", "vision_config": {"vision_use_head": False}}, "without the pooling head"),
-    ],
-)
-def test_what_is_refused(config, told):
-    with pytest.raises(ValueError, match=told):
-        siglip.model_config(config)

@@ -34,6 +34,7 @@ def get_config() -> ConfigDict:
             "understanding": "",
             "autoencoder": str(UNIFIED_AUTOENCODER),
             "tokenizer": str(SCENES_TOKENIZER),
+            "hf": "",
         }
     )
     config.tokenizer = mmrpt.tokenizer

@@ -31,7 +31,8 @@ def get_config() -> ConfigDict:
     config.overlays = 12
     config.compilation_cache = ""  # a folder; in the workdir if empty
     config.mesh = ConfigDict({"data": -1, "fsdp": 1, "tensor": 1})
-    config.init = ConfigDict({"weights": str(SCENES_WEIGHTS), "tokenizer": str(SCENES_TOKENIZER)})
+    # Or a public checkpoint, which brings its own tokenizer and model: `hf` is its directory, or "hub:owner/name".
+    config.init = ConfigDict({"weights": str(SCENES_WEIGHTS), "tokenizer": str(SCENES_TOKENIZER), "hf": ""})
     config.tokenizer = ConfigDict({"vocab_size": 1024})
     config.wording = ConfigDict(dataclasses.asdict(Wording()))
     config.data = ConfigDict(_data())
@@ -60,6 +61,7 @@ def _data() -> dict[str, Any]:
         "records": 2000,
         "caption_records": 10_000_000,
         "prompt_lengths": (72, 120),
+        "patch_counts": (),  # of a prompt's images; for checkpoints that take images of any size
         "caption_lengths": (24, 48),
         "branch_lengths": (8,),
     }

@@ -4,7 +4,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from mmrpt_jax.models.import_weights import read_weights
@@ -12,11 +11,18 @@ from mmrpt_jax.models.safetensors_file import write_file
 from mmrpt_jax.models.weight_table import flatten, own_names
 
 
-def save_weights(path: str | os.PathLike[str], params: Any, *, dtype: Any = jnp.float32) -> None:
-    """Writes a tree of parameters, names are the tree's keys joined by dots; the file is whole or not there."""
+def save_weights(path: str | os.PathLike[str], params: Any, *, dtype: Any = None) -> None:
+    """Writes a tree of parameters; the file is whole or not there.
+
+    Args:
+        path: of the file.
+        params: names are the tree's keys joined by dots.
+        dtype: type of the written numbers; by default that of each parameter.
+    """
     leaves = flatten(params)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    write_file(Path(path), {w.theirs: np.asarray(leaves[w.ours]).astype(dtype) for w in own_names(params)})
+    arrays = {w.theirs: np.asarray(leaves[w.ours]) for w in own_names(params)}
+    write_file(Path(path), {name: array.astype(dtype or array.dtype) for name, array in arrays.items()})
 
 
 def load_weights(path: str | os.PathLike[str], like: Any) -> Any:

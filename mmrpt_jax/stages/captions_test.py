@@ -14,7 +14,8 @@ from mmrpt_jax.data.tokenizer import load_tokenizer
 from mmrpt_jax.models import TransformerConfig, VisionConfig, VLMConfig
 from mmrpt_jax.models.sharding import make_mesh
 from mmrpt_jax.stages.captions import caption_batches
-from mmrpt_jax.stages.run import Run, fixed_processor
+from mmrpt_jax.stages.opening import fixed_processor
+from mmrpt_jax.stages.run import Run
 
 SCENES = 24
 
@@ -28,8 +29,9 @@ def run(tmp_path):
     sizes = TransformerConfig(width=8, layers=1, heads=1, kv_heads=1, head_dim=8, mlp=8)
     model = VLMConfig(tokenizer.vocab_size, sizes, VisionConfig(64, 64, 32, sizes))
     wording = dataclasses.asdict(Wording())
-    config = ConfigDict({"seed": 1, "data": data | lengths, "caption": caption, "wording": wording})
-    return Run(config, tmp_path, fixed_processor(config, tokenizer, model), model, None, make_mesh())
+    sections = {"data": data | lengths, "caption": caption, "wording": wording}
+    config = ConfigDict({"seed": 1, "model": {"vision": dataclasses.asdict(model.vision)}, **sections})
+    return Run(config, tmp_path, fixed_processor(config, tokenizer), model, None, make_mesh())
 
 
 def take(run, count, *, suffix="", step=0):

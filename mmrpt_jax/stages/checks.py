@@ -32,13 +32,13 @@ def one_of(field: str, value: Any, known: Collection[Any]) -> None:
 
 
 def check_files(config: ConfigDict) -> None:
-    """Checks that the files of `config.init` are there, where they are named.
+    """Checks that the files of `config.init` are there, where they are named; of `hf`, see `check_published`.
 
     Raises:
         ConfigError: one is not.
     """
     for name, path in config.init.items():
-        if path and not Path(path).is_file():
+        if name != "hf" and path and not Path(path).is_file():
             raise ConfigError(f"config.init.{name}: there is no file {path}")
 
 
@@ -73,7 +73,7 @@ def check_image_size(config: ConfigDict) -> None:
     """
     for side in ("height", "width"):
         size = config.model.vision[f"image_{side}"]
-        if config.data.kind == "scenes" and size != IMAGE_SIZE:
+        if config.data.kind == "scenes" and size != IMAGE_SIZE and not config.init.hf:
             raise ConfigError(
                 f"config.model.vision.image_{side} is {size}: scenes are {IMAGE_SIZE} x {IMAGE_SIZE} pixels"
             )

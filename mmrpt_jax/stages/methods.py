@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from mmrpt_jax.models import UnifiedConfig, VLMConfig
 from mmrpt_jax.stages.checks import one_of
 from mmrpt_jax.stages.lvrpo import evaluate as lvrpo_evaluate
 from mmrpt_jax.stages.lvrpo import pipeline as lvrpo_pipeline
@@ -15,6 +16,7 @@ from mmrpt_jax.stages.mmrpt import evaluate as mmrpt_evaluate
 from mmrpt_jax.stages.mmrpt import pipeline as mmrpt_pipeline
 from mmrpt_jax.stages.mmrpt import plan as mmrpt_plan
 from mmrpt_jax.stages.mmrpt import validate as mmrpt_validate
+from mmrpt_jax.stages.opening import model_config, unified_config
 
 
 class Method(NamedTuple):
@@ -24,12 +26,14 @@ class Method(NamedTuple):
         check: raises `ConfigError` on the first thing that is wrong with a config.
         describe: says what a config would do.
         run: runs it in a folder.
+        model: the model that a config and a number of token ids describe.
         headline_columns: which columns of its rows to show.
     """
 
     check: Callable[[ConfigDict], None]
     describe: Callable[[ConfigDict], str]
     run: Callable[[ConfigDict, str], None]
+    model: Callable[[ConfigDict, int], VLMConfig | UnifiedConfig]
     headline_columns: Callable[[Sequence[dict[str, Any]]], list[str]]
 
 
@@ -39,12 +43,14 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             mmrpt_validate.check_config,
             mmrpt_plan.describe_plan,
             mmrpt_pipeline.run_experiment,
+            model_config,
             mmrpt_evaluate.headline_columns,
         ),
         "lvrpo": Method(
             lvrpo_validate.check_config,
             lvrpo_plan.describe_plan,
             lvrpo_pipeline.run_experiment,
+            unified_config,
             lvrpo_evaluate.headline_columns,
         ),
     }

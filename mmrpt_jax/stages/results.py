@@ -15,7 +15,7 @@ def evaluated(run: Run, name: str, measure: Callable[[Any], dict[str, Any]]) -> 
     directory = run.workdir / "arms" / name
     target = directory / "evaluation"
     if not is_complete(target):
-        row = {"arm": name, **measure(run.weights(directory / "weights.safetensors"))}
+        row = {"arm": name, **measure(run.arm(name))}
         mark_complete(target, row | {"train_flops": read_summary(directory)["flops"]})
     return read_summary(target)
 

@@ -8,43 +8,35 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from mmrpt_jax.data.drawing_source import DrawingSource
 from mmrpt_jax.data.escape import escape_placeholders
 from mmrpt_jax.data.examples import AUGMENTATIONS, Pixels, SeeImage
 from mmrpt_jax.data.fitting import keep_captions
 from mmrpt_jax.data.images import image_size
 from mmrpt_jax.data.pipeline import make_dataset, make_iterator
-from mmrpt_jax.data.processor import FixedSizeProcessor, Processor
+from mmrpt_jax.data.processor import Processor
 from mmrpt_jax.data.prompts import Wording
-from mmrpt_jax.data.records import RandomAccess, Record, open_records
-from mmrpt_jax.data.scene_source import SceneSource
-from mmrpt_jax.data.tokenizer import EOS, MASK, Tokenizer, load_tokenizer, train_tokenizer
+from mmrpt_jax.data.records import RandomAccess, Record
+from mmrpt_jax.data.tokenizer import EOS, MASK, Tokenizer
 from mmrpt_jax.evaluation.evaluator import Evaluator
-from mmrpt_jax.models import TransformerConfig, VisionConfig, VLMConfig, abstract_parameters, initialise
-from mmrpt_jax.models.autoencoder import Autoencoder, PatchAutoencoder
-from mmrpt_jax.models.config import LatentConfig, UnifiedConfig
-from mmrpt_jax.models.linear_autoencoder import (
-    fit_linear_autoencoder,
-    load_linear_autoencoder,
-    save_linear_autoencoder,
-)
+from mmrpt_jax.models import VLMConfig, abstract_parameters, initialise
+from mmrpt_jax.models.autoencoder import Autoencoder
+from mmrpt_jax.models.config import UnifiedConfig
 from mmrpt_jax.models.lora import adapter_only, without_adapters
-from mmrpt_jax.models.paths import overlay
+from mmrpt_jax.models.paths import overlay, split
 from mmrpt_jax.models.sharding import batch_sharding
-from mmrpt_jax.models.weights import load_weights
-from mmrpt_jax.stages.trained import what_trains, with_training
+from mmrpt_jax.models.unified import copy_experts
+from mmrpt_jax.models.weights import load_weights, save_weights
+from mmrpt_jax.stages.opening import open_autoencoder, open_source
+from mmrpt_jax.stages.published import open_published
+from mmrpt_jax.stages.trained import what_trains
 from mmrpt_jax.training.metrics import MetricWriter
 
 # Orders in which a run reads data.
 STREAMS = ("caption", "supervised", "policy", "infill", "caption_control", "infill_control", "finetune")
 DRAWING_STREAMS = ("question", "drawing", "question_policy", "drawing_policy")
-_TOKENIZER_CORPUS = 2000
-# What a linear autoencoder is fitted to.
-_PICTURES = 600
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,16 +138,49 @@ class Run:
         """Path -> whether a parameter trains; None if all do."""
         return what_trains(self.config)
 
+    def save(self, path: Path, params: Any) -> None:
+        """Writes what trains of the parameters, in the types that they have; the rest is where the run began."""
+        save_weights(path, params if self.trains is None else split(params, self.trains)[0])
+
     def weights(self, path: Path) -> Any:
-        """Parameters from a file of this run, placed on the mesh."""
-        return load_weights(path, abstract_parameters(self.model, self.mesh))
+        """Parameters of which `save` wrote what trains, placed on the mesh."""
+        abstract = abstract_parameters(self.model, self.mesh)
+        if self.trains is None:
+            return load_weights(path, abstract)
+        trained = load_weights(path, split(abstract, self.trains)[0])
+        return overlay(split(self.first_weights(), self.trains)[1], trained)
 
-    def base_weights(self, path: Path, model: VLMConfig | UnifiedConfig | None = None) -> Any:
-        """Weights that come from elsewhere, without adapters, placed on the mesh; of `model`, by default the run's."""
-        plain = without_adapters(abstract_parameters(model or self.model, self.mesh))
-        return load_weights(path, plain)
+    def base(self) -> Any:
+        """Parameters that every arm begins with: what the first stage trained, or where the run began."""
+        path = self.workdir / "base" / "weights.safetensors"
+        return self.weights(path) if path.exists() else self.first_weights()
 
-    def with_adapters(self, params: Any) -> Any:
+    def arm(self, name: str) -> Any:
+        """Parameters of an arm that is finished; one that is not trained is the base."""
+        path = self.workdir / "arms" / name / "weights.safetensors"
+        return self.weights(path) if path.exists() else self.base()
+
+    def first_weights(self) -> Any:
+        """The weights that `config.init` names, with fresh adapters beside them; fresh ones if it names none.
+
+        A model that draws may be given the part that understands: its experts that draw begin as copies of that.
+        """
+        init = self.config.init
+        if init.hf:
+            return self._adapted(open_published(init.hf).weights(self._plain(self.model)))
+        if init.weights:
+            return self._adapted(load_weights(init.weights, self._plain(self.model)))
+        fresh = initialise(self.model, self.key("init"), self.mesh)
+        if not init.get("understanding"):
+            return fresh
+        understanding = load_weights(init.understanding, self._plain(self.vlm))
+        return self._adapted(copy_experts(fresh | understanding, self.model.experts))
+
+    def _plain(self, model: VLMConfig | UnifiedConfig) -> Any:
+        """Abstract parameters of weights that come from elsewhere, which have no adapters."""
+        return without_adapters(abstract_parameters(model, self.mesh))
+
+    def _adapted(self, params: Any) -> Any:
         """Plain weights with fresh adapters beside them, which add nothing yet; `params` where there are to be none."""
         if not self.config.train.lora.rank:
             return params
@@ -185,101 +210,6 @@ class Run:
     def log(self, text: str) -> None:
         """Tells the user."""
         print(text, flush=True)
-
-
-def open_source(config: ConfigDict, *, captions: int, size: int | None = None) -> RandomAccess[Any]:
-    """The training records: scenes, or a converted dataset.
-
-    Raises:
-        ValueError: unknown kind, or no path.
-    """
-    data = config.data
-    if data.kind == "scenes":
-        size = data.records if size is None else size
-        return SceneSource(data.world, split="train", stream=config.seed, size=size, captions=captions)
-    if data.kind != "records":
-        raise ValueError(f"config.data.kind is 'scenes' or 'records', not {data.kind!r}")
-    if not data.path:
-        raise ValueError("config.data.path must name a dataset made by `python -m data_prep.convert`")
-    return open_records(data.path, data.split)
-
-
-def model_config(config: ConfigDict, vocab_size: int) -> VLMConfig:
-    """The model that a config describes."""
-    vision = config.model.vision.to_dict()
-    transformer = TransformerConfig(rope=None, **vision.pop("transformer"))
-    model = VLMConfig(
-        vocab_size=vocab_size,
-        decoder=TransformerConfig(**config.model.decoder.to_dict()),
-        vision=VisionConfig(transformer=transformer, **vision),
-    )
-    return with_training(model, config)
-
-
-def unified_config(config: ConfigDict, vocab_size: int) -> UnifiedConfig:
-    """The model that also draws: `config.latent` says how many pixels a latent holds, and what draws."""
-    latent, vlm = config.latent, model_config(config, vocab_size)
-    return UnifiedConfig(
-        vlm=vlm,
-        latent=LatentConfig(
-            channels=latent.channels if latent.autoencoder == "linear" else 3 * latent.downsample**2,
-            downsample=latent.downsample,
-            height=vlm.vision.image_height // latent.downsample,
-            width=vlm.vision.image_width // latent.downsample,
-            pack=latent.pack,
-            prediction=latent.prediction,
-        ),
-        experts=latent.experts,
-    )
-
-
-def fixed_processor(config: ConfigDict, tokenizer: Tokenizer, model: VLMConfig) -> FixedSizeProcessor:
-    """What a model reads that takes images of one size."""
-    vision = model.vision
-    size = (vision.image_height, vision.image_width, vision.patch_size)
-    return FixedSizeProcessor(tokenizer, *size, lengths=tuple(config.data.prompt_lengths))
-
-
-def open_autoencoder(config: ConfigDict, workdir: Path) -> Autoencoder:
-    """Between pictures and what is drawn of them; a linear one is the workdir's, else the given one, else fitted."""
-    latent = config.latent
-    if latent.autoencoder == "patch":
-        return PatchAutoencoder(latent.downsample, shift=latent.shift, scale=latent.scale)
-    path = workdir / "autoencoder.safetensors"
-    if not path.exists():
-        if config.init.autoencoder:
-            coder = load_linear_autoencoder(config.init.autoencoder)
-        else:
-            coder = fit_linear_autoencoder(
-                _pictures(config), downsample=latent.downsample, channels=latent.channels
-            )
-        save_linear_autoencoder(path, coder)
-    return load_linear_autoencoder(path)
-
-
-def _pictures(config: ConfigDict) -> np.ndarray:
-    source = DrawingSource(config.data.world, split="train", stream=config.seed, size=_PICTURES)
-    return np.stack([source[index]["image"] for index in range(_PICTURES)])
-
-
-def open_tokenizer(config: ConfigDict, workdir: Path) -> Tokenizer:
-    """The run's tokenizer: the one in the workdir, else the shipped one, else one trained on the data's captions."""
-    path = workdir / "tokenizer.json"
-    if not path.exists():
-        if config.init.tokenizer:
-            tokenizer = load_tokenizer(config.init.tokenizer)
-        else:
-            tokenizer = train_tokenizer(_corpus(config), vocab_size=config.tokenizer.vocab_size)
-        tokenizer.save(path)
-    return load_tokenizer(path)
-
-
-def _corpus(config: ConfigDict) -> Iterator[str]:
-    source, wording = open_source(config, captions=1, size=_TOKENIZER_CORPUS), Wording(**config.wording)
-    for index in range(min(len(source), _TOKENIZER_CORPUS)):
-        yield from source[index]["captions"]
-        # The instructions' words are as frequent as captions are.
-        yield from (wording.caption, wording.fill_prompt(""))
 
 
 def batches(

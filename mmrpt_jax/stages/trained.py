@@ -86,9 +86,10 @@ def _check_adapters(config: ConfigDict) -> None:
         )
     for pattern in lora.targets:
         _check_pattern("train.lora.targets", pattern, PROJECTION_PATHS)
-    if not config.init.weights:
+    if not (config.init.weights or config.init.hf):
         raise ConfigError(
-            f"config.train.lora.rank={lora.rank} adapts weights that are given: name them as config.init.weights"
+            f"config.train.lora.rank={lora.rank} adapts weights that are given: name them as config.init.weights or "
+            "config.init.hf"
         )
 
 

@@ -13,7 +13,8 @@ from mmrpt_jax.models.config import UnifiedConfig, VLMConfig
 from mmrpt_jax.models.sharding import make_mesh
 from mmrpt_jax.stages.checks import ConfigError
 from mmrpt_jax.stages.completion import write_whole
-from mmrpt_jax.stages.run import Run, fixed_processor, open_tokenizer
+from mmrpt_jax.stages.opening import open_processor
+from mmrpt_jax.stages.run import Run
 from mmrpt_jax.training.metrics import MetricWriter
 
 # What may differ between two starts in one folder: what is told and kept, and which parts run.
@@ -60,11 +61,10 @@ def open_run(
         ConfigError: the folder holds another experiment.
     """
     folder = open_workdir(config, workdir)
-    tokenizer = open_tokenizer(config, folder)
+    processor = open_processor(config, folder)
     with MetricWriter(folder) as writer:
-        model, mesh = model_of(config, tokenizer.vocab_size), make_mesh(**config.mesh.to_dict())
-        vlm = model.vlm if isinstance(model, UnifiedConfig) else model
-        yield Run(config, folder, fixed_processor(config, tokenizer, vlm), model, writer, mesh)
+        model = model_of(config, processor.tokenizer.vocab_size)
+        yield Run(config, folder, processor, model, writer, make_mesh(**config.mesh.to_dict()))
 
 
 def demand_files(folder: Path, *names: str) -> None:

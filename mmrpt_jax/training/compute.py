@@ -26,17 +26,32 @@ def connector_weights(config: VLMConfig) -> int:
 
 
 def forward_flops(
-    config: VLMConfig, *, prompts: int, prompt_tokens: int, group: int, branch_tokens: int
+    config: VLMConfig,
+    *,
+    prompts: int,
+    prompt_tokens: int,
+    group: int,
+    branch_tokens: int,
+    patches: int | None = None,
 ) -> float:
-    """A forward pass of shared prompts (one image each) and their branches, vocabulary head included.
+    """A forward pass of shared prompts and their branches, vocabulary head included.
 
     Sampling the same branches costs the same: each token is run once.
+
+    Args:
+        config: the model.
+        prompts: B.
+        prompt_tokens: P, visual tokens included.
+        group: G.
+        branch_tokens: R.
+        patches: of the images of a prompt; None: those of one image that is given whole.
     """
     vision, width = config.vision, config.decoder.width
     patch = vision.frames * vision.patch_pixels * vision.transformer.width
     connector = connector_weights(config) * (1 + len(vision.deepstack_layers))
-    image = stack_flops(vision.transformer, vision.num_patches, vision.num_patches)
-    image += 2.0 * (vision.num_patches * patch + vision.num_tokens * connector)
+    patches = vision.num_patches if patches is None else patches
+    image = stack_flops(vision.transformer, patches, patches)
+    image += 2.0 * (patches * patch + patches // vision.connector.merge**2 * connector)
     prompt = stack_flops(config.decoder, prompt_tokens, prompt_tokens)
     branches = stack_flops(config.decoder, group * branch_tokens, prompt_tokens + branch_tokens)
     head = 2.0 * group * branch_tokens * width * config.vocab_size

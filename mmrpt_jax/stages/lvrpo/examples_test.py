@@ -22,7 +22,8 @@ from mmrpt_jax.stages.lvrpo.examples import (
     question_batches,
     questions_to_answer,
 )
-from mmrpt_jax.stages.run import Run, fixed_processor, unified_config
+from mmrpt_jax.stages.opening import fixed_processor, unified_config
+from mmrpt_jax.stages.run import Run
 
 SCENES = 48
 
@@ -44,7 +45,7 @@ def tiny_config() -> ConfigDict:
             "seed": 3,
             "log_every": 1,
             "save_every": 100,
-            "init": {"weights": "", "understanding": "", "autoencoder": ""},
+            "init": {"weights": "", "understanding": "", "autoencoder": "", "hf": ""},
             "model": {"decoder": sizes, "vision": vision},
             "train": PLAIN,
             "latent": {
@@ -128,7 +129,7 @@ def make_run(folder: Path, *, config: ConfigDict | None = None, writer=None, mes
     """A run of `tiny_config`, with the shipped tokenizer."""
     config, tokenizer = config or tiny_config(), load_tokenizer(str(SCENES_TOKENIZER))
     model = unified_config(config, tokenizer.vocab_size)
-    processor = fixed_processor(config, tokenizer, model.vlm)
+    processor = fixed_processor(config, tokenizer)
     return Run(config, folder, processor, model, writer, mesh or make_mesh())
 
 

@@ -9,8 +9,8 @@ from mmrpt_jax.stages.lvrpo.pretrain import run_pretrain
 from mmrpt_jax.stages.lvrpo.rl import run_arm
 from mmrpt_jax.stages.lvrpo.showing import show_arms
 from mmrpt_jax.stages.lvrpo.validate import check_config
+from mmrpt_jax.stages.opening import unified_config
 from mmrpt_jax.stages.results import evaluated, write_results
-from mmrpt_jax.stages.run import unified_config
 from mmrpt_jax.stages.workdir import open_run
 
 

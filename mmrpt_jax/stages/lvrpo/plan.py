@@ -7,7 +7,7 @@ from mmrpt_jax.models import abstract_parameters, count_parameters
 from mmrpt_jax.models.config import UnifiedConfig
 from mmrpt_jax.stages.lvrpo.arms import ARMS
 from mmrpt_jax.stages.lvrpo.budget import arm_steps, budget_flops
-from mmrpt_jax.stages.run import unified_config
+from mmrpt_jax.stages.opening import unified_config
 from mmrpt_jax.stages.trained import describe_training, parts_of
 
 

@@ -6,9 +6,6 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from mmrpt_jax.models import initialise
-from mmrpt_jax.models.unified import copy_experts
-from mmrpt_jax.models.weights import save_weights
 from mmrpt_jax.stages.captions import caption_batches
 from mmrpt_jax.stages.completion import is_complete, mark_complete
 from mmrpt_jax.stages.lvrpo.examples import drawing_batches, question_batches
@@ -21,27 +18,16 @@ from mmrpt_jax.training.supervised import make_supervised_loss
 
 
 def run_pretrain(run: Run) -> None:
-    """Trains the base model and writes `base/weights.safetensors`."""
+    """Trains the base model from where the run begins, and writes `base/weights.safetensors`; no steps, no file."""
     directory, cfg = run.workdir / "base", run.config.pretrain
     if is_complete(directory):
         return
-    params = begin(run)
     if cfg.steps:
-        params = imitate(run, params, cfg, steps=cfg.steps, stage="pretrain", directory=directory)
-    save_weights(directory / "weights.safetensors", params)
+        params = imitate(
+            run, run.first_weights(), cfg, steps=cfg.steps, stage="pretrain", directory=directory
+        )
+        run.save(directory / "weights.safetensors", params)
     mark_complete(directory, {"steps": cfg.steps, "init": dict(run.config.init)})
-
-
-def begin(run: Run) -> Any:
-    """Parameters from `init.weights`, or fresh ones; a model that only understands may be given for that part."""
-    init = run.config.init
-    if init.weights:
-        return run.with_adapters(run.base_weights(Path(init.weights)))
-    params = initialise(run.model, run.key("init"), run.mesh)
-    if not init.understanding:
-        return params
-    understanding = run.base_weights(Path(init.understanding), run.vlm)
-    return run.with_adapters(copy_experts(params | understanding, run.model.experts))
 
 
 def imitate(

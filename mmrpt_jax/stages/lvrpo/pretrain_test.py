@@ -6,7 +6,7 @@ from mmrpt_jax.models import abstract_parameters
 from mmrpt_jax.models.vlm_test import random_parameters
 from mmrpt_jax.models.weights import save_weights
 from mmrpt_jax.stages.lvrpo.examples_test import make_run, one_device, tiny_config
-from mmrpt_jax.stages.lvrpo.pretrain import begin, imitation_batches, imitation_tasks, run_pretrain
+from mmrpt_jax.stages.lvrpo.pretrain import imitation_batches, imitation_tasks, run_pretrain
 
 
 class Written:
@@ -60,7 +60,7 @@ def understanding(tmp_path_factory):
 def test_what_understands_is_taken_over_and_the_experts_are_copies_of_it(tmp_path, understanding, experts):
     path, given = understanding
     run = open_run(tmp_path, experts=experts, understanding=path)
-    params = begin(run)
+    params = run.first_weights()
     assert_equal(parts(params, *given), given)
     decoder = given["decoder"]
     twins = {"mot": decoder, "moe": {"layers": {"mlp": decoder["layers"]["mlp"]}}, "dense": None}[experts]
@@ -82,32 +82,32 @@ def test_weights_of_a_whole_model_are_taken_as_they_are(tmp_path):
     save_weights(tmp_path / "whole.safetensors", given)
     # They come before those of a part, which need not even exist.
     assert_equal(
-        begin(open_run(tmp_path, weights=str(tmp_path / "whole.safetensors"), understanding="no")), given
+        open_run(tmp_path, weights=str(tmp_path / "whole.safetensors"), understanding="no").first_weights(),
+        given,
     )
 
 
 def test_without_weights_the_seed_decides(tmp_path):
     first, again, other = open_run(tmp_path), open_run(tmp_path), open_run(tmp_path)
     other.config.seed = 4
-    assert_equal(begin(first), begin(again))
-    params = begin(first)
-    assert differ(params, begin(other))
+    assert_equal(first.first_weights(), again.first_weights())
+    params = first.first_weights()
+    assert differ(params, other.first_weights())
     assert_equal(params["generation"], params["decoder"])
 
 
 # What is imitated.
 
 
-def test_a_stage_without_steps_writes_where_it_begins(tmp_path, understanding):
+def test_a_stage_without_steps_leaves_the_base_where_it_begins(tmp_path, understanding):
     run = open_run(tmp_path, understanding=understanding[0])
     run.config.pretrain.steps = 0
     run_pretrain(run)
-    path = tmp_path / "base" / "weights.safetensors"
-    assert_equal(run.weights(path), begin(run))
+    assert_equal(run.base(), run.first_weights())
     # A stage that is complete is not run again.
-    path.write_bytes(b"kept")
+    run.config.pretrain.steps = 1
     run_pretrain(run)
-    assert path.read_bytes() == b"kept" and not run.writer.steps
+    assert [path.name for path in (tmp_path / "base").iterdir()] == ["complete.json"] and not run.writer.steps
 
 
 def test_tasks_are_learned_together_and_those_of_weight_zero_left_out(tmp_path):
@@ -124,7 +124,7 @@ def test_tasks_are_learned_together_and_those_of_weight_zero_left_out(tmp_path):
         total = 0.5 * values["questions/loss"] + 2 * values["drawings/loss"]
         assert values["loss"] == pytest.approx(total, rel=1e-5)
     # Every part of the model learns, and something is learned.
-    before, after = begin(run), run.weights(tmp_path / "base" / "weights.safetensors")
+    before, after = run.first_weights(), run.weights(tmp_path / "base" / "weights.safetensors")
     assert all(differ(after[name], before[name]) for name in before)
     for task in tasks:
         losses = [written[step][f"{task}/loss"] for step in range(1, 13)]

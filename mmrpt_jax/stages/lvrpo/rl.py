@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from mmrpt_jax.models.weights import save_weights
 from mmrpt_jax.stages.completion import is_complete, mark_complete
 from mmrpt_jax.stages.lvrpo.align import align
 from mmrpt_jax.stages.lvrpo.arms import ARMS
@@ -22,15 +21,13 @@ def run_arm(run: Run, name: str, directory: Path) -> None:
     if is_complete(directory):
         return
     arm, config = ARMS[name], run.config
-    params, steps = (
-        run.weights(run.workdir / "base" / "weights.safetensors"),
-        arm_steps(config, run.model, arm),
-    )
+    params, steps = run.base(), arm_steps(config, run.model, arm)
     if arm.method == "imitation":
         options = {"steps": steps, "stage": name, "directory": directory, "suffix": "_policy"}
         params = imitate(run, params, config.sft, **options)
     elif arm.method == "policy":
         params = align(run, params, arm, steps=steps, name=name, directory=directory)
-    save_weights(directory / "weights.safetensors", params)
+    if steps:
+        run.save(directory / "weights.safetensors", params)
     flops = steps * step_flops(config, run.model, arm) if steps else 0.0
     mark_complete(directory, {"arm": name, "flops": flops, "steps": steps})

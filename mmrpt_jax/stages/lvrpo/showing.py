@@ -15,7 +15,7 @@ def show_arms(run: Run, examiner: Examiner, path: Path) -> None:
     texts = [prompt.text for prompt in prompts]
     drawn = []
     for name in run.config.arms:
-        params = run.weights(run.workdir / "arms" / name / "weights.safetensors")
+        params = run.arm(name)
         drawn.append(examiner.drawer.draw(params, texts, seed=NOISE)[:, 0])
     rows = [
         GalleryRow(prompt.text, images, [grade_image(prompt, image) for image in images])

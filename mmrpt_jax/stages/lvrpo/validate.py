@@ -23,7 +23,7 @@ from mmrpt_jax.stages.checks import (
 from mmrpt_jax.stages.lvrpo.align import image_sampler
 from mmrpt_jax.stages.lvrpo.arms import ARMS
 from mmrpt_jax.stages.lvrpo.rewards import EXTERNAL, open_encoder
-from mmrpt_jax.stages.run import model_config, unified_config
+from mmrpt_jax.stages.opening import model_config, unified_config
 from mmrpt_jax.stages.trained import check_training
 from mmrpt_jax.stages.weight_checks import check_shapes, check_weights
 from mmrpt_jax.training.image_policy import IMAGE_LOSSES

@@ -9,7 +9,12 @@ LONG = {"prompt_tokens": 30, "branch_tokens": 9}
 
 @pytest.fixture
 def config():
-    lengths = {"prompt_lengths": (20, 30), "caption_lengths": (8, 16), "branch_lengths": (5, 9)}
+    lengths = {
+        "prompt_lengths": (20, 30),
+        "caption_lengths": (8, 16),
+        "branch_lengths": (5, 9),
+        "patch_counts": (),
+    }
     caption = {"batch_size": 6, "captions_per_image": 3, "infill_every": 0}
     rl = {
         "steps": 10,

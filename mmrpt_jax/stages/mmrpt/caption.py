@@ -7,8 +7,6 @@ import numpy as np
 
 from mmrpt_jax.data.examples import HideRandomSpan
 from mmrpt_jax.data.prompts import completion, encode_branches
-from mmrpt_jax.models import initialise
-from mmrpt_jax.models.weights import save_weights
 from mmrpt_jax.stages.captions import caption_batches
 from mmrpt_jax.stages.completion import is_complete, mark_complete
 from mmrpt_jax.stages.run import Run, batches
@@ -18,18 +16,15 @@ from mmrpt_jax.training.supervised import SupervisedBatch, make_supervised_step
 
 
 def run_caption(run: Run) -> None:
-    """Trains the base model, from `init.weights` if there are any, and writes `base/weights.safetensors`."""
+    """Trains the base model from where the run begins, and writes `base/weights.safetensors`; no steps, no file."""
     directory, cfg = run.workdir / "base", run.config.caption
     if is_complete(directory):
         return
-    if run.config.init.weights:
-        params = run.with_adapters(run.base_weights(run.config.init.weights))
-    else:
-        params = initialise(run.model, run.key("init"), run.mesh)
     if cfg.steps:
-        params = caption(run, params, steps=cfg.steps, stage="caption", directory=directory / "checkpoints")
-    save_weights(directory / "weights.safetensors", params)
-    mark_complete(directory, {"steps": cfg.steps, "init": run.config.init.weights})
+        target = directory / "checkpoints"
+        params = caption(run, run.first_weights(), steps=cfg.steps, stage="caption", directory=target)
+        run.save(directory / "weights.safetensors", params)
+    mark_complete(directory, {"steps": cfg.steps, "init": dict(run.config.init)})
 
 
 def caption(run: Run, params, *, steps: int, stage: str, directory: Path, suffix: str = ""):

@@ -11,8 +11,8 @@ from mmrpt_jax.stages.mmrpt.overlays import draw_overlays
 from mmrpt_jax.stages.mmrpt.rl import run_arm
 from mmrpt_jax.stages.mmrpt.score import run_score
 from mmrpt_jax.stages.mmrpt.validate import check_config
+from mmrpt_jax.stages.opening import model_config
 from mmrpt_jax.stages.results import evaluated, write_results
-from mmrpt_jax.stages.run import model_config
 from mmrpt_jax.stages.workdir import open_run
 
 
@@ -26,7 +26,7 @@ def run_experiment(config: ConfigDict, workdir: str) -> None:
         if "caption" in config.stages:
             run.timed("caption", lambda: run_caption(run))
         if {"score", "mask"} & set(config.stages):
-            base = run.weights(folder / "base" / "weights.safetensors")
+            base = run.base()
         if "score" in config.stages:
             run.timed("score", lambda: run_score(run, base, folder / "scores"))
         if "mask" in config.stages:

@@ -4,11 +4,18 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from mmrpt_jax.models import BranchTokens, PromptTokens, VLMConfig, abstract_parameters, count_parameters
+from mmrpt_jax.models import (
+    BranchTokens,
+    ImagePatches,
+    PromptTokens,
+    VLMConfig,
+    abstract_parameters,
+    count_parameters,
+)
 from mmrpt_jax.stages.mmrpt.arms import ARMS
 from mmrpt_jax.stages.mmrpt.budget import caption_flops, policy_flops, supervised_flops
 from mmrpt_jax.stages.mmrpt.reinforce import loss_options
-from mmrpt_jax.stages.run import model_config
+from mmrpt_jax.stages.opening import model_config
 from mmrpt_jax.stages.trained import describe_training, parts_of
 from mmrpt_jax.training.policy import PolicyBatch, make_policy_step
 from mmrpt_jax.training.state import TrainState, init_of, make_optimizer
@@ -56,7 +63,7 @@ def _update_memory(config: ConfigDict, model: VLMConfig, params) -> int:
     mask, floats = _array((b, g, r), bool), _array((b, g, r), jnp.float32)
     reference = None if rl.loss.kl == "none" else floats
     batch = PolicyBatch(
-        _array((b, 1, model.vision.image_height, model.vision.image_width, 3), jnp.uint8),
+        _images(config, model, b),
         PromptTokens(_array((b, p), jnp.int32), _array((b, p), bool), _array((b, p), bool)),
         BranchTokens(tokens, mask),
         floats,
@@ -75,6 +82,14 @@ def _update_memory(config: ConfigDict, model: VLMConfig, params) -> int:
     memory = jax.jit(step, donate_argnums=0).lower(state, batch).compile().memory_analysis()
     held = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
     return held - memory.alias_size_in_bytes
+
+
+def _images(config: ConfigDict, model: VLMConfig, prompts: int) -> ImagePatches | jax.ShapeDtypeStruct:
+    vision = model.vision
+    if not config.data.patch_counts:
+        return _array((prompts, 1, vision.image_height, vision.image_width, 3), jnp.uint8)
+    shape = (prompts, max(config.data.patch_counts))
+    return ImagePatches(_array((*shape, vision.patch_pixels), jnp.uint8), *[_array(shape, jnp.int32)] * 3)
 
 
 def _array(shape: tuple[int, ...], dtype) -> jax.ShapeDtypeStruct:

@@ -5,7 +5,6 @@ from typing import Any
 
 from mmrpt_jax.data.records import RandomAccess
 from mmrpt_jax.data.sidecar import join, open_sidecar
-from mmrpt_jax.models.weights import save_weights
 from mmrpt_jax.stages.completion import is_complete, mark_complete
 from mmrpt_jax.stages.mmrpt.arms import ARMS, Arm
 from mmrpt_jax.stages.mmrpt.budget import caption_flops, policy_flops, supervised_flops
@@ -30,7 +29,7 @@ def run_arm(run: Run, name: str, masks: Path, directory: Path) -> None:
     if is_complete(directory):
         return
     arm, spent = ARMS[name], policy_flops(run.config, run.vlm, len(run.train_source))
-    params = run.weights(run.workdir / "base" / "weights.safetensors")
+    params = run.base()
     if arm.method == "caption":
         steps = round(spent / caption_flops(run.config, run.vlm))
         target = directory / "checkpoints"
@@ -46,7 +45,8 @@ def run_arm(run: Run, name: str, masks: Path, directory: Path) -> None:
         params = reinforce(run, params, masked_records(run, masks), arm, name, directory)
     else:
         steps, spent = 0, 0.0
-    save_weights(directory / "weights.safetensors", params)
+    if steps:
+        run.save(directory / "weights.safetensors", params)
     mark_complete(directory, {"arm": name, "flops": spent, "steps": steps})
 
 
@@ -80,5 +80,5 @@ def _warm_up(run: Run, params: Any, source: RandomAccess[Any], arm: Arm, name: s
             params = imitate(
                 run, params, source, arm, steps=steps, stage=f"{name}_warmup", directory=directory
             )
-        save_weights(path, params)
+        run.save(path, params)
     return run.weights(path)

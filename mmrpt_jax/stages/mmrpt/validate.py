@@ -22,7 +22,8 @@ from mmrpt_jax.stages.checks import (
 )
 from mmrpt_jax.stages.mmrpt.arms import ARMS
 from mmrpt_jax.stages.mmrpt.rewards import MADE_HERE
-from mmrpt_jax.stages.run import model_config
+from mmrpt_jax.stages.opening import model_config
+from mmrpt_jax.stages.published import check_published
 from mmrpt_jax.stages.trained import check_training
 from mmrpt_jax.stages.weight_checks import check_weights
 from mmrpt_jax.training.scoring import KINDS
@@ -42,6 +43,7 @@ def check_config(config: ConfigDict) -> None:
             one_of(field, value, known)
     _check_data(config)
     check_image_size(config)
+    check_published(config)
     check_files(config)
     check_training(config, model_config)
     check_weights(config, "weights", model_config)

@@ -1,0 +1,133 @@
+"""Where a run begins: its records, its model, what it reads, its autoencoder, before anything is trained."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from mmrpt_jax.data.drawing_source import DrawingSource
+from mmrpt_jax.data.processor import FixedSizeProcessor, Processor
+from mmrpt_jax.data.prompts import Wording
+from mmrpt_jax.data.records import RandomAccess, open_records
+from mmrpt_jax.data.scene_source import SceneSource
+from mmrpt_jax.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from mmrpt_jax.models import TransformerConfig, VisionConfig, VLMConfig
+from mmrpt_jax.models.autoencoder import Autoencoder, PatchAutoencoder
+from mmrpt_jax.models.config import LatentConfig, UnifiedConfig
+from mmrpt_jax.models.linear_autoencoder import (
+    fit_linear_autoencoder,
+    load_linear_autoencoder,
+    save_linear_autoencoder,
+)
+from mmrpt_jax.stages.published import open_published
+from mmrpt_jax.stages.trained import with_training
+
+_TOKENIZER_CORPUS = 2000
+# What a linear autoencoder is fitted to.
+_PICTURES = 600
+
+
+def open_source(config: ConfigDict, *, captions: int, size: int | None = None) -> RandomAccess[Any]:
+    """The training records: scenes, or a converted dataset.
+
+    Raises:
+        ValueError: unknown kind, or no path.
+    """
+    data = config.data
+    if data.kind == "scenes":
+        size = data.records if size is None else size
+        return SceneSource(data.world, split="train", stream=config.seed, size=size, captions=captions)
+    if data.kind != "records":
+        raise ValueError(f"config.data.kind is 'scenes' or 'records', not {data.kind!r}")
+    if not data.path:
+        raise ValueError("config.data.path must name a dataset made by `python -m data_prep.convert`")
+    return open_records(data.path, data.split)
+
+
+def model_config(config: ConfigDict, vocab_size: int) -> VLMConfig:
+    """The model that a config describes, or that of the checkpoint it names, which has a vocabulary of its own."""
+    if config.init.hf:
+        return with_training(open_published(config.init.hf).model, config)
+    vision = config.model.vision.to_dict()
+    transformer = TransformerConfig(rope=None, **vision.pop("transformer"))
+    model = VLMConfig(
+        vocab_size=vocab_size,
+        decoder=TransformerConfig(**config.model.decoder.to_dict()),
+        vision=VisionConfig(transformer=transformer, **vision),
+    )
+    return with_training(model, config)
+
+
+def unified_config(config: ConfigDict, vocab_size: int) -> UnifiedConfig:
+    """The model that also draws: `config.latent` says how many pixels a latent holds, and what draws."""
+    latent, vlm = config.latent, model_config(config, vocab_size)
+    return UnifiedConfig(
+        vlm=vlm,
+        latent=LatentConfig(
+            channels=latent.channels if latent.autoencoder == "linear" else 3 * latent.downsample**2,
+            downsample=latent.downsample,
+            height=vlm.vision.image_height // latent.downsample,
+            width=vlm.vision.image_width // latent.downsample,
+            pack=latent.pack,
+            prediction=latent.prediction,
+        ),
+        experts=latent.experts,
+    )
+
+
+def open_processor(config: ConfigDict, workdir: Path) -> Processor:
+    """What the model reads: with its tokenizer, its images in the size or the patches that it takes."""
+    if config.init.hf:
+        return open_published(config.init.hf).processor(config.data)
+    return fixed_processor(config, open_tokenizer(config, workdir))
+
+
+def fixed_processor(config: ConfigDict, tokenizer: Tokenizer) -> FixedSizeProcessor:
+    """What a model reads that a config describes: it takes images of one size."""
+    vision = config.model.vision
+    size = (vision.image_height, vision.image_width, vision.patch_size)
+    return FixedSizeProcessor(tokenizer, *size, lengths=tuple(config.data.prompt_lengths))
+
+
+def open_autoencoder(config: ConfigDict, workdir: Path) -> Autoencoder:
+    """Between pictures and what is drawn of them; a linear one is the workdir's, else the given one, else fitted."""
+    latent = config.latent
+    if latent.autoencoder == "patch":
+        return PatchAutoencoder(latent.downsample, shift=latent.shift, scale=latent.scale)
+    path = workdir / "autoencoder.safetensors"
+    if not path.exists():
+        if config.init.autoencoder:
+            coder = load_linear_autoencoder(config.init.autoencoder)
+        else:
+            coder = fit_linear_autoencoder(
+                _pictures(config), downsample=latent.downsample, channels=latent.channels
+            )
+        save_linear_autoencoder(path, coder)
+    return load_linear_autoencoder(path)
+
+
+def _pictures(config: ConfigDict) -> np.ndarray:
+    source = DrawingSource(config.data.world, split="train", stream=config.seed, size=_PICTURES)
+    return np.stack([source[index]["image"] for index in range(_PICTURES)])
+
+
+def open_tokenizer(config: ConfigDict, workdir: Path) -> Tokenizer:
+    """The run's tokenizer: the one in the workdir, else the shipped one, else one trained on the data's captions."""
+    path = workdir / "tokenizer.json"
+    if not path.exists():
+        if config.init.tokenizer:
+            tokenizer = load_tokenizer(config.init.tokenizer)
+        else:
+            tokenizer = train_tokenizer(_corpus(config), vocab_size=config.tokenizer.vocab_size)
+        tokenizer.save(path)
+    return load_tokenizer(path)
+
+
+def _corpus(config: ConfigDict) -> Iterator[str]:
+    source, wording = open_source(config, captions=1, size=_TOKENIZER_CORPUS), Wording(**config.wording)
+    for index in range(min(len(source), _TOKENIZER_CORPUS)):
+        yield from source[index]["captions"]
+        # The instructions' words are as frequent as captions are.
+        yield from (wording.caption, wording.fill_prompt(""))

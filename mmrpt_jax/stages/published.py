@@ -1,0 +1,109 @@
+"""A public checkpoint to begin with, as `config.init.hf` names it: its model, what it reads, its weights."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from mmrpt_jax.data.checkpoint_processor import CheckpointProcessor
+from mmrpt_jax.data.checkpoint_tokenizer import load_checkpoint_tokenizer
+from mmrpt_jax.data.preprocessing.families import image_text, read_preprocessor
+from mmrpt_jax.data.preprocessing.preprocessor import ImagePreprocessor
+from mmrpt_jax.models import VLMConfig
+from mmrpt_jax.models.families.registry import Family, find_family
+from mmrpt_jax.models.hub import resolve_checkpoint
+from mmrpt_jax.models.import_weights import read_weights
+from mmrpt_jax.models.weight_table import Weight
+from mmrpt_jax.stages.checks import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """A Hugging Face directory of a family that is known here.
+
+    Attributes:
+        folder: the directory.
+        numbers: its `config.json`.
+        family: what the family's checkpoints share.
+        preprocessor: of its images.
+        model: in float32 and without adapters.
+    """
+
+    folder: Path
+    numbers: dict[str, Any]
+    family: Family
+    preprocessor: ImagePreprocessor
+    model: VLMConfig
+
+    def processor(self, data: ConfigDict) -> CheckpointProcessor:
+        """What it reads, in the buckets of `config.data`."""
+        text = image_text(self.numbers["model_type"])
+        return CheckpointProcessor(
+            load_checkpoint_tokenizer(self.folder, image_token=text.token),
+            self.preprocessor,
+            text,
+            lengths=tuple(data.prompt_lengths),
+            patch_counts=tuple(data.patch_counts),
+        )
+
+    @property
+    def weight_table(self) -> list[Weight]:
+        """What it calls our weights."""
+        return self.family.weight_table(self.model)
+
+    def weights(self, abstract: Any) -> Any:
+        """Its weights, in the types and on the devices of `abstract`; raises as `read_weights`."""
+        return read_weights(
+            self.folder,
+            self.weight_table,
+            abstract,
+            ignored=self.family.ignored,
+            spellings=self.family.spellings,
+        )
+
+
+def check_published(config: ConfigDict) -> None:
+    """Checks that the checkpoint of `config.init.hf` can be read, where one is named.
+
+    Raises:
+        ConfigError: it cannot, or something else is named to begin with.
+    """
+    if not config.init.hf:
+        return
+    for name, path in config.init.items():
+        if name != "hf" and path:
+            raise ConfigError(
+                f"config.init.{name} and config.init.hf both say where to begin: leave one empty"
+            )
+    if not config.data.patch_counts:
+        raise ConfigError(
+            "config.data.patch_counts is empty: say how many patches the images of a prompt may have, as in (256, 1024)"
+        )
+    try:
+        open_published(config.init.hf).processor(config.data)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"config.init.hf: {error}") from error
+
+
+def open_published(name: str) -> Published:
+    """Opens a local directory, or "hub:owner/name".
+
+    Raises:
+        FileNotFoundError: there is no such directory, or a file is missing in it.
+        ValueError: it is of a family that is not known, or its files do not belong together.
+    """
+    folder = resolve_checkpoint(name)
+    path = folder / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} is no checkpoint: there is no config.json in it")
+    numbers = json.loads(path.read_text(encoding="utf-8"))
+    family = find_family(numbers)
+    try:
+        model = family.model_config(numbers)
+    except KeyError as error:
+        raise ValueError(f"{path} does not say {error}, which a {numbers['model_type']} needs") from error
+    images = read_preprocessor(folder)
+    model = dataclasses.replace(model, vision=images.complete(model.vision))
+    return Published(folder, numbers, family, images, model)

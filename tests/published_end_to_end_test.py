@@ -1,0 +1,131 @@
+"""MMRPT in miniature from a published checkpoint to an exported one."""
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from experiments import export
+from mmrpt_jax.reporting.jsonl import read_jsonl
+from mmrpt_jax.stages.checks import ConfigError
+from mmrpt_jax.stages.mmrpt.pipeline import run_experiment
+from mmrpt_jax.stages.mmrpt.plan import describe_plan
+from mmrpt_jax.stages.mmrpt.validate import check_config
+from tests.published_folders import write_qwen2_5_vl, write_smolvlm
+
+
+@pytest.fixture(scope="module", params=[write_qwen2_5_vl, write_smolvlm])
+def folder(request, write_tokenizer, tmp_path_factory):
+    return request.param(tmp_path_factory.mktemp("published"), write_tokenizer)
+
+
+def published_config(config, folder):
+    """The miniature that begins with a checkpoint."""
+    config = config.copy_and_resolve_references()
+    config.init.update(hf=str(folder), weights="", tokenizer="")
+    config.data.update(
+        records=16,
+        prompt_lengths=(256,),
+        caption_lengths=(192,),
+        branch_lengths=(64,),
+        patch_counts=(64, 128),
+    )
+    config.caption.steps, config.overlays = 0, 1
+    config.arms = ("base", "sft", "mmrpt")
+    config.fill.warmup_steps = 1
+    config.rl.steps = 2
+    config.finetune.steps = 0
+    config.evaluate.update(worlds=("biased",), fill_items=8, cloze_items=8)
+    return config
+
+
+@pytest.fixture(scope="module")
+def run(config, folder, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("run")
+    run_experiment(published_config(config, folder), str(workdir))
+    return workdir
+
+
+def test_every_stage_runs(run):
+    rows = json.loads((run / "results.json").read_text())["rows"]
+    assert [row["arm"] for row in rows] == ["base", "sft", "mmrpt"]
+    steps = [line for line in read_jsonl(run / "metrics.jsonl") if line["stage"] == "mmrpt"]
+    assert steps[0]["ratio"] == pytest.approx(1.0, abs=1e-4)
+    assert (run / "overlays" / "dependency" / "000.png").exists()
+    completions = list(read_jsonl(run / "arms" / "mmrpt" / "completions.jsonl"))
+    answers = [answer for line in completions for answer in line["answers"]]
+    # Placeholders of pictures are never sampled.
+    assert answers
+    assert not any(token in answer for answer in answers for token in ("image_pad", "<image>"))
+
+
+def test_the_base_is_not_copied(run):
+    assert not list((run / "base").glob("*.safetensors"))
+    assert not (run / "arms" / "base" / "weights.safetensors").exists()
+
+
+def test_an_untrained_arm_is_exported_as_it_came(run, folder, tmp_path):
+    assert export.main(["--workdir", str(run), "--arm", "base", "--out", str(tmp_path / "out")]) == 0
+    given, written = (load_file(path / "model.safetensors") for path in (folder, tmp_path / "out"))
+    assert given.keys() == written.keys()
+    for name, array in given.items():
+        np.testing.assert_array_equal(written[name], array)
+    copied = {path.name for path in (tmp_path / "out").iterdir()}
+    assert copied >= {"config.json", "tokenizer.json", "preprocessor_config.json", "generation_config.json"}
+
+
+def test_a_trained_arm_is_exported_with_what_it_learned(run, folder, tmp_path):
+    assert export.main(["--workdir", str(run), "--arm", "sft", "--out", str(tmp_path / "out")]) == 0
+    given, written = (load_file(path / "model.safetensors") for path in (folder, tmp_path / "out"))
+    name = next(name for name in given if name.endswith(".1.mlp.up_proj.weight"))
+    ours = load_file(run / "arms" / "sft" / "weights.safetensors")["decoder.layers.mlp.up.kernel"][1].T
+    np.testing.assert_array_equal(written[name], ours)
+    assert np.abs(written[name] - given[name]).max() > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--arm", "other"], "has no weights of an arm 'other': trained are base, mmrpt, sft"),
+        (["--arm", "base", "--adapter"], "trained no adapters"),
+    ],
+)
+def test_what_cannot_be_exported(run, tmp_path, capsys, options, message):
+    assert export.main(["--workdir", str(run), *options, "--out", str(tmp_path / "out")]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_model_of_our_own_is_not_exported(finished_run, tmp_path, capsys):
+    out = str(tmp_path / "out")
+    assert export.main(["--workdir", str(finished_run), "--arm", "base", "--out", out]) == 2
+    assert "began with a model of our own" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_there_is_kept(run, tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    assert export.main(["--workdir", str(run), "--arm", "base", "--out", str(tmp_path)]) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_the_plan_counts_the_checkpoint(config, folder):
+    plan = describe_plan(published_config(config, folder))
+    count = sum(array.size for array in load_file(folder / "model.safetensors").values())
+    assert f"parameters            {count:,}" in plan
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"init.hf": "/nowhere"}, "no directory /nowhere: give a local checkpoint, or hub:owner/name"),
+        ({"init.weights": "w.safetensors"}, "config.init.weights and config.init.hf both say where to begin"),
+        ({"data.patch_counts": ()}, "config.data.patch_counts is empty"),
+    ],
+)
+def test_wrong_configs_end_before_any_work(config, folder, changes, message):
+    config = published_config(config, folder)
+    with config.ignore_type():
+        config.update_from_flattened_dict(changes)
+    with pytest.raises(ConfigError, match=message):
+        check_config(config)
