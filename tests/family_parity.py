@@ -21,7 +21,7 @@ from mmrpt_jax.models.export_weights import write_weights
 from mmrpt_jax.models.families.registry import find_family
 from mmrpt_jax.models.head import logits, output_matrix
 from mmrpt_jax.models.import_weights import read_weights
-from mmrpt_jax.models.weight_table import Weight
+from mmrpt_jax.models.weight_table import Weight, flatten, match_table
 from mmrpt_jax.sampling.rollout import make_rollout
 
 torch = pytest.importorskip("torch", reason="parity tests need torch: pip install 'mmrpt_jax[parity]'")
@@ -111,7 +111,7 @@ def check_greedy_tokens(checkpoint: Checkpoint, batch: Batch, their_logits: Thei
 
 
 def check_round_trip(checkpoint: Checkpoint, folder: Path) -> None:
-    """What we write to an empty folder loads there, bit for bit."""
+    """What we write to an empty folder loads there, bit for bit; and we know where."""
     write_weights(folder, checkpoint.table, checkpoint.params)
     shutil.copy(checkpoint.folder / "config.json", folder)
     back = type(checkpoint.theirs).from_pretrained(folder).state_dict()
@@ -119,6 +119,11 @@ def check_round_trip(checkpoint: Checkpoint, folder: Path) -> None:
     assert back.keys() == expected.keys()
     for name, tensor in back.items():
         np.testing.assert_array_equal(tensor, expected[name], err_msg=name)
+    leaves = flatten(checkpoint.params)
+    family = find_family(json.loads((folder / "config.json").read_text()))
+    modules = match_table(family.module_table(checkpoint.config), leaves)
+    names = {name for path, weight in modules.items() for name in weight.their_names(leaves[path].shape)}
+    assert back.keys() - names == ({"lm_head.weight"} if checkpoint.config.tied else set())
 
 
 def check_options(checkpoint: Checkpoint, batch: Batch, others: Sequence[VLMConfig]) -> None:

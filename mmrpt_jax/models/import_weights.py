@@ -13,7 +13,7 @@ import numpy as np
 
 from mmrpt_jax.models.checkpoint_files import open_checkpoint
 from mmrpt_jax.models.safetensors_file import StoredTensor
-from mmrpt_jax.models.weight_table import Weight, flatten, match_table, path_name
+from mmrpt_jax.models.weight_table import Weight, flatten, match_table, path_name, respelled
 
 _Index = tuple[slice, ...]
 
@@ -44,7 +44,7 @@ def read_weights(
         ValueError: names all tensors that are missing, unexpected, of another shape or quantized, before anything is
             read; or says why the files or the table are refused.
     """
-    stored = {_respelled(name, spellings): tensor for name, tensor in open_checkpoint(Path(path)).items()}
+    stored = {respelled(name, spellings): tensor for name, tensor in open_checkpoint(Path(path)).items()}
     leaves = flatten(abstract)
     weights = match_table(table, leaves)
     problems = _misfits(stored, weights, leaves, ignored)
@@ -61,13 +61,6 @@ def read_weights(
     order = sorted(leaves, key=lambda name: -leaves[name].size)
     loaded = {name: load(name) for name in order}
     return jax.tree.map_with_path(lambda key, _: loaded[path_name(key)], abstract)
-
-
-def _respelled(name: str, spellings: Mapping[str, str]) -> str:
-    for theirs, ours in spellings.items():
-        if name.startswith(theirs):
-            return ours + name.removeprefix(theirs)
-    return name
 
 
 def _misfits(

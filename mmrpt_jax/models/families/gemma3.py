@@ -43,8 +43,15 @@ _TEXT = {
     "attn_logit_softcapping": 0.0,
     "final_logit_softcapping": 0.0,
 }
-# Since version 5, `transformers` leaves a step out of the names of the tower.
-SPELLINGS = {
+# Beginnings of names in published checkpoints, and of the same modules in a loaded model.
+MODULES = {
+    "language_model.model.": "model.language_model.",
+    "language_model.lm_head.": "lm_head.",
+    "vision_tower.vision_model.": "model.vision_tower.",
+    "multi_modal_projector.": "model.multi_modal_projector.",
+}
+# Checkpoints that `transformers` writes since version 5 leave a step out.
+WRITTEN = {
     f"vision_tower.{part}.": f"vision_tower.vision_model.{part}."
     for part in ("embeddings", "encoder", "post_layernorm")
 }
