@@ -111,7 +111,7 @@ def rows(segments):
 
 
 def split(rows, behind):
-    return split_rows(rows, [row == PAD for row in rows], [len(row) - behind for row in rows])
+    return split_rows(rows, [len(row) - behind for row in rows], image=PAD)
 
 
 def test_sizes_are_read_from_the_tensors(checkpoint):
@@ -136,9 +136,7 @@ def test_sizes_are_read_from_the_tensors(checkpoint):
 def found_logits(checkpoint, images, rows):
     """Of the last five tokens of each prompt: [B 5 V]."""
     batch = split(rows, 5)
-    ours = jax.jit(branch_logits, static_argnums=0)(
-        checkpoint.config.vlm, checkpoint.params, patches_of(images, PATCH, 1), *batch
-    )
+    ours = branch_logits(checkpoint.config.vlm, checkpoint.params, patches_of(images, PATCH, 1), *batch)
     return np.asarray(ours[:, 0])
 
 

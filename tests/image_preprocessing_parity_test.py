@@ -53,6 +53,12 @@ TINY = {
         SPLITTING,
         {"scale_factor": 4, "vision_config": {"patch_size": 4, "image_size": 32}},
     ),
+    # Tiles of no whole number of patches.
+    "smolvlm uneven": (
+        SmolVLMImageProcessorPil,
+        SPLITTING,
+        {"scale_factor": 3, "vision_config": {"patch_size": 5, "image_size": 32}},
+    ),
     "gemma3": (
         Gemma3ImageProcessorPil,
         {"size": {"height": 48, "width": 48}},
@@ -80,6 +86,11 @@ PUBLISHED = {
         SmolVLMImageProcessorPil,
         {"size": {"longest_edge": 2048}, "max_image_size": {"longest_edge": 512}},
         {"scale_factor": 4, "vision_config": {"patch_size": 16, "image_size": 512}},
+    ),
+    "smolvlm uneven": (
+        SmolVLMImageProcessorPil,
+        {"size": {"longest_edge": 1536}, "max_image_size": {"longest_edge": 384}},
+        {"scale_factor": 3, "vision_config": {"patch_size": 14, "image_size": 384}},
     ),
     "idefics3": (
         Idefics3ImageProcessorPil,

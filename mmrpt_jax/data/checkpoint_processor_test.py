@@ -3,10 +3,10 @@ import pytest
 
 from mmrpt_jax.data.checkpoint_processor import CheckpointProcessor
 from mmrpt_jax.data.checkpoint_tokenizer import load_checkpoint_tokenizer
-from mmrpt_jax.data.preprocessing.image_text import NumberedTiles
+from mmrpt_jax.data.preprocessing.image_text import FramedRun, NumberedTiles
 from mmrpt_jax.data.preprocessing.preprocessor import ImagePreprocessor
-from mmrpt_jax.data.preprocessing.sizes import PixelBudget
-from mmrpt_jax.data.preprocessing.tiles import SplitTiles, WholeImage
+from mmrpt_jax.data.preprocessing.sizes import FixedSize, PixelBudget
+from mmrpt_jax.data.preprocessing.tiles import PanAndScan, SplitTiles, WholeImage
 from mmrpt_jax.data.prompts import TooLongError, Wording
 
 TEMPLATE = (
@@ -20,7 +20,7 @@ SMALL, WIDE = (np.random.default_rng(i).integers(0, 256, (8, 8 * i, 3), np.uint8
 
 @pytest.fixture(scope="module")
 def make(write_tokenizer, tmp_path_factory):
-    """(tiling) -> a processor of patches of 4 pixels, 2 x 2 of which are a token."""
+    """(tiling, image text) -> a processor of patches of 4 pixels, 2 x 2 of which are a token."""
     folder = tmp_path_factory.mktemp("checkpoint")
     markers = (
         "<|end|>",
@@ -33,16 +33,16 @@ def make(write_tokenizer, tmp_path_factory):
     write_tokenizer(folder, special=markers, chat_template=TEMPLATE, eos="<|end|>")
     tokenizer = load_checkpoint_tokenizer(folder, image_token="<image>")
 
-    def processor(tiling):
+    def processor(tiling, image_text):
         images = ImagePreprocessor(tiling, 4, 2, "bicubic", HALF, HALF)
-        return CheckpointProcessor(tokenizer, images, NumberedTiles(), lengths=(48,), patch_counts=(8, 16))
+        return CheckpointProcessor(tokenizer, images, image_text, lengths=(48,), patch_counts=(8, 16))
 
     return processor
 
 
 @pytest.fixture(scope="module")
 def any_size(make):
-    return make(WholeImage(PixelBudget(8, 64, 64 * 64)))
+    return make(WholeImage(PixelBudget(8, 64, 64 * 64)), FramedRun("<image>", "<image>"))
 
 
 def test_prompts_of_one_batch_differ_in_their_images(any_size):
@@ -58,23 +58,51 @@ def test_prompts_of_one_batch_differ_in_their_images(any_size):
     assert not any_size.prompts(["no image"]).image_slots.any()
 
 
-def test_what_fits_is_what_can_be_encoded(any_size):
+@pytest.fixture(scope="module")
+def split(make):
+    """As SmolVLM reads."""
+    return make(SplitTiles(longest_edge=16, tile=8), NumberedTiles())
+
+
+@pytest.fixture(scope="module")
+def scanned(make):
+    """As Gemma 3 reads with pan and scan."""
+    tiling = PanAndScan(FixedSize(8, 8), min_crop=4, max_crops=2, min_ratio=1.5)
+    return make(tiling, FramedRun("<image>", "<image>", with_crops="{whole} and {crops}"))
+
+
+@pytest.mark.parametrize(("name", "whole", "crop"), [("split", 2, 0), ("scanned", 0, 1)])
+def test_tiles_are_images_of_their_own(name, whole, crop, request):
+    processor = request.getfixturevalue(name)
+    patches, prompts = processor.inputs([Wording().caption], [processor.view(WIDE)])
+    # Two crops of 8 x 8 pixels and the whole, one token each.
+    assert prompts.image_slots.sum() == 3
+    assert patches.image[0].tolist() == [0] * 4 + [1] * 4 + [2] * 4 + [-1] * 4
+    np.testing.assert_array_equal(patches.pixels[0, 4 * crop].reshape(4, 4, 3), WIDE[:4, :4])
+    assert processor.heat(np.arange(3.0), 8, 16).tolist() == [[whole]]
+
+
+@pytest.mark.parametrize(
+    ("name", "large"),
+    # 5 tokens are 20 patches, more than the largest bucket; so are 4 crops and the whole.
+    [("any_size", (8, 40)), ("split", (16, 16)), ("scanned", None)],
+)
+def test_what_fits_is_what_can_be_encoded(name, large, request):
+    processor = request.getfixturevalue(name)
+
     def encodes(text, *images):
         try:
-            any_size.inputs([text], [any_size.view(*images)])
+            processor.inputs([text], [processor.view(*images)])
         except TooLongError:
             return False
         return True
 
     for words in (1, 10, 60):
         text = Wording().fill_prompt("circle " * words)
-        assert any_size.fits(text, 8, 16) == encodes(text, WIDE) == (words < 60)
-    # 5 tokens are 20 patches, more than the largest bucket.
-    assert (
-        any_size.fits(Wording().caption, 8, 40)
-        == encodes(Wording().caption, np.tile(SMALL, (1, 5, 1)))
-        is False
-    )
+        assert processor.fits(text, 8, 16) == encodes(text, WIDE) == (words < 60)
+    if large:
+        picture = np.zeros((*large, 3), np.uint8)
+        assert processor.fits(Wording().caption, *large) == encodes(Wording().caption, picture) is False
 
 
 def test_hidden_tokens_are_grey(any_size):
@@ -84,9 +112,5 @@ def test_hidden_tokens_are_grey(any_size):
     np.testing.assert_array_equal(pixels[4:8], view.patches.pixels[4:8])
 
 
-def test_scores_lie_over_the_whole_image(make, any_size):
+def test_scores_lie_over_the_image(any_size):
     assert any_size.heat(np.arange(2.0), 8, 16).tolist() == [[0, 1]]
-    # Two crops of 8 x 8 pixels, one token each, and behind them the whole image.
-    tiles = make(SplitTiles(longest_edge=16, tile=8))
-    assert tiles.view(WIDE).layouts[0].tokens == (1, 1, 1)
-    assert tiles.heat(np.arange(3.0), 8, 16).tolist() == [[2]]

@@ -49,12 +49,15 @@ class RotaryConfig:
             the first axis also what the others leave (Qwen3-VL); "restarted": a run, and the frequencies of each axis
             begin anew (vision towers, whose axes are rows and columns).
         stretch: frequencies are divided by it, so that longer texts turn no further than shorter ones did.
+        stretch_band: (low, high), radians per position; frequencies above `high` are not stretched, those below `low`
+            in full, and in between the share grows evenly (Llama 3.1); (): all are stretched.
     """
 
     theta: float = 10_000.0
     sections: tuple[int, ...] = ()
     layout: str = "chunked"
     stretch: float = 1.0
+    stretch_band: tuple[float, ...] = ()
 
     def __post_init__(self):
         _check("layout", self.layout, LAYOUTS)

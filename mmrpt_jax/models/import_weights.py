@@ -4,6 +4,7 @@ import fnmatch
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ import numpy as np
 
 from mmrpt_jax.models.checkpoint_files import open_checkpoint
 from mmrpt_jax.models.safetensors_file import StoredTensor
-from mmrpt_jax.models.weight_table import Weight, flatten, match_table, path_name
+from mmrpt_jax.models.weight_table import Weight, flatten, match_table, path_name, respelled
 
 _Index = tuple[slice, ...]
 
@@ -24,6 +25,7 @@ def read_weights(
     *,
     dtype: Any = None,
     ignored: Collection[str] = (),
+    spellings: Mapping[str, str] = MappingProxyType({}),
 ) -> Any:
     """Reads a checkpoint into the structure and shardings of `abstract`, each device's share on its own.
 
@@ -35,13 +37,15 @@ def read_weights(
         abstract: (abstract) arrays; those without a sharding land on the default device.
         dtype: type of the parameters; by default those of `abstract`.
         ignored: patterns of names (`*.rotary_emb.inv_freq`) that may be in the checkpoint and are not used.
+        spellings: other beginnings that names may have in the checkpoint, and what the table says for each.
 
     Raises:
         FileNotFoundError: no weights there.
         ValueError: names all tensors that are missing, unexpected, of another shape or quantized, before anything is
             read; or says why the files or the table are refused.
     """
-    stored, leaves = open_checkpoint(Path(path)), flatten(abstract)
+    stored = {respelled(name, spellings): tensor for name, tensor in open_checkpoint(Path(path)).items()}
+    leaves = flatten(abstract)
     weights = match_table(table, leaves)
     problems = _misfits(stored, weights, leaves, ignored)
     if problems:

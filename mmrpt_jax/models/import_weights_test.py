@@ -188,3 +188,10 @@ def test_two_weights_may_begin_as_one(tmp_path):
     leaf = jax.ShapeDtypeStruct((3,), np.float32)
     found = read_weights(tmp_path, twins, {"seeing": leaf, "drawing": leaf})
     np.testing.assert_array_equal(found["seeing"], found["drawing"])
+
+
+def test_names_may_begin_otherwise(tmp_path, tensors, expected):
+    renamed = {name.replace("h.", "model.h.", 1): tensor for name, tensor in tensors.items()}
+    save_file(renamed, tmp_path / "model.safetensors")
+    found = read_weights(tmp_path, TABLE, ABSTRACT, spellings={"model.h.": "h."})
+    jax.tree.map(np.testing.assert_array_equal, found, expected)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from mmrpt_jax.models.config import AutoencoderConfig, LatentConfig, UnifiedConfig, VLMConfig
+from mmrpt_jax.models.dual_encoder import DualEncoder, DualEncoderConfig
 from mmrpt_jax.models.kl_autoencoder import AutoencoderNetwork
 from mmrpt_jax.models.latents import LatentTokens
 from mmrpt_jax.models.lora import is_adapter
@@ -18,7 +19,7 @@ from mmrpt_jax.models.sharding import RULES, parameter_shardings
 from mmrpt_jax.models.unified import copy_experts
 from mmrpt_jax.models.vlm import VLM, BranchTokens, PromptTokens
 
-Config = VLMConfig | UnifiedConfig | AutoencoderConfig
+Config = VLMConfig | UnifiedConfig | AutoencoderConfig | DualEncoderConfig
 
 
 def _whole(params):
@@ -83,6 +84,10 @@ def _boxed(config: Config, key):
         case AutoencoderConfig():
             image = jnp.zeros((1, config.downsample, config.downsample, 3))
             return AutoencoderNetwork(config).init(key, image)["params"]
+        case DualEncoderConfig():
+            patches = jnp.zeros((1, config.num_patches, config.patch_size**2 * 3))
+            ids = jnp.zeros((1, config.text_length), jnp.int32)
+            return DualEncoder(config).init(key, patches, ids)["params"]
     raise TypeError(f"there are no parameters for a {type(config).__name__}")
 
 

@@ -49,6 +49,15 @@ def patchify(images: Array, patch_size: int, merge: int = 1) -> Array:
     return patches.reshape(batch, -1, patch_size * patch_size * channels)
 
 
+def normalise(
+    pixels: UInt8[Array, "*E pixels"], mean: tuple[float, float, float], std: tuple[float, float, float]
+) -> Float[Array, "*E pixels"]:
+    """(byte / 255 − mean) / std, by channel: bytes travel to the device and become numbers around 0 there."""
+    channels = pixels.astype(jnp.float32).reshape(*pixels.shape[:-1], -1, 3)
+    mean, std = jnp.array(mean), jnp.array(std)
+    return (channels / (255.0 * std) - mean / std).reshape(pixels.shape)
+
+
 def cut_images(images: UInt8[Array, "B h w 3"], patch_size: int, merge: int = 1) -> ImagePatches:
     """The patches of images of one size, one image per row."""
     rows, columns = images.shape[1] // patch_size, images.shape[2] // patch_size

@@ -9,6 +9,7 @@ from mmrpt_jax.models.patches import (
     cut_images,
     image_sizes,
     learned_positions,
+    normalise,
     patchify,
     vision_places,
 )
@@ -45,6 +46,13 @@ def test_patches_of_a_visual_token_follow_each_other():
         assert (patches.rows[b, n], patches.columns[b, n], patches.image[b, n]) == (row, column, 0)
         window = images[b, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
         np.testing.assert_array_equal(patches.pixels[b, n], window.reshape(-1))
+
+
+def test_pixels_are_normalised_by_channel():
+    pixels = np.random.default_rng(4).integers(0, 256, (1, 3, 8 * 8 * 3), np.uint8)
+    expected = (pixels.reshape(1, 3, 64, 3) / 255.0 - np.array([0.1, 0.2, 0.3])) / np.array([0.4, 0.5, 0.6])
+    found = normalise(pixels, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    np.testing.assert_allclose(found, expected.reshape(1, 3, -1), rtol=1e-5, atol=1e-6)
 
 
 def test_sizes_of_images():

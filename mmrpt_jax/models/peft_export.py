@@ -29,7 +29,7 @@ def save_peft_adapter(
         directory: is made if it is not there.
         params: with adapters; the rest is passed over.
         lora: of these adapters.
-        table: how the published checkpoint calls the adapted kernels.
+        table: how a loaded model of theirs calls the adapted kernels.
         base: where the base is published, for those who load the adapter alone.
 
     Raises:

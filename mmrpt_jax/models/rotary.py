@@ -26,7 +26,13 @@ def rotary_frequencies(config: RotaryConfig, pairs: int) -> Float[Array, "pairs"
         rank = jnp.concatenate([jnp.arange(section, dtype=jnp.float32) for section in config.sections])
         count = jnp.asarray(np.repeat(config.sections, config.sections), jnp.float32)
     frequencies = config.theta ** (-rank / count)
-    return frequencies if config.stretch == 1 else frequencies / config.stretch
+    if config.stretch == 1:
+        return frequencies
+    if not config.stretch_band:
+        return frequencies / config.stretch
+    low, high = config.stretch_band
+    kept = jnp.clip((frequencies - low) / (high - low), 0, 1)
+    return kept * frequencies + (1 - kept) * frequencies / config.stretch
 
 
 def rotate(

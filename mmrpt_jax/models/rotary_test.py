@@ -71,6 +71,14 @@ def test_stretched_positions_turn_less():
     np.testing.assert_allclose(stretched, turn(x, positions, RotaryConfig(100.0)), atol=1e-5)
 
 
+def test_a_band_of_frequencies_is_stretched_in_part():
+    # Frequencies 1, 1/10, 1/100, 1/1000 radians per position; the band goes from 0.01 to 0.19.
+    config = RotaryConfig(10_000.0, stretch=4.0, stretch_band=(0.01, 0.19))
+    # The first is above the band, the second in its middle, the third at its edge, the last below.
+    expected = [1.0, 0.5 * 0.1 + 0.5 * 0.025, 0.0025, 0.00025]
+    np.testing.assert_allclose(rotary_frequencies(config, 4), expected, rtol=1e-6)
+
+
 def test_sections_must_fill_the_head():
     sizes = dict(width=8, layers=1, heads=1, kv_heads=1, head_dim=8, mlp=8)
     with pytest.raises(ValueError, match=r"sections \(1, 2\) must add up to half of head_dim \(8\)"):

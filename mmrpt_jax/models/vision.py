@@ -11,7 +11,13 @@ from mmrpt_jax.models.config import ConnectorConfig, VisionConfig
 from mmrpt_jax.models.decoder import Stack, Tokens
 from mmrpt_jax.models.latents import fixed_positions
 from mmrpt_jax.models.layers import Linear, activation, make_norm
-from mmrpt_jax.models.patches import ImagePatches, cut_images, learned_positions, vision_places
+from mmrpt_jax.models.patches import (
+    ImagePatches,
+    cut_images,
+    learned_positions,
+    normalise,
+    vision_places,
+)
 
 
 class VisualTokens(NamedTuple):
@@ -117,7 +123,9 @@ class VisionTower(nn.Module):
     def encode(self, patches: ImagePatches) -> VisualTokens:
         """Runs the tower on patches."""
         cfg, merge = self.config, self.config.connector.merge
-        x = self.patch_embedding(self._normalise(patches.pixels).astype(self.dtype))
+        # Towers of videos see a still image several times.
+        pixels = jnp.tile(normalise(patches.pixels, cfg.pixel_mean, cfg.pixel_std), cfg.frames)
+        x = self.patch_embedding(pixels.astype(self.dtype))
         if cfg.positions != "none":
             x = x + learned_positions(self.positions, cfg.grid, patches, cfg.positions).astype(x.dtype)
         # All patches share one order: attention inside an image is bidirectional.
@@ -136,11 +144,3 @@ class VisionTower(nn.Module):
             features = features + fixed_positions(rows, columns, self.output_width).astype(features.dtype)
         deepstack = self.deepstack(out.tapped[:, :, 0]) if cfg.deepstack_layers else None
         return VisualTokens(features, rows, columns, patches.image[:, corner], deepstack)
-
-    def _normalise(self, pixels: UInt8[Array, "B N pixels"]) -> Float[Array, "B N pixels"]:
-        """Bytes travel to the device; they become numbers around 0 there, and frames if a video is expected."""
-        cfg = self.config
-        channels = pixels.astype(jnp.float32).reshape(*pixels.shape[:-1], -1, 3)
-        std, mean = jnp.array(cfg.pixel_std), jnp.array(cfg.pixel_mean)
-        normal = (channels / (255.0 * std) - mean / std).reshape(pixels.shape)
-        return jnp.tile(normal, cfg.frames)

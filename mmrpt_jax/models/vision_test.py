@@ -171,14 +171,13 @@ def test_pooled_patches_are_normed_and_mapped():
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_pixels_are_normalised_by_channel_and_repeated():
-    config = dataclasses.replace(
-        VISION, positions="none", frames=2, pixel_mean=(0.1, 0.2, 0.3), pixel_std=(0.4, 0.5, 0.6)
-    )
-    pixels = np.random.default_rng(4).integers(0, 256, (1, 3, 8 * 8 * 3), np.uint8)
-    normal = (pixels.reshape(1, 3, 64, 3) / 255.0 - np.array([0.1, 0.2, 0.3])) / np.array([0.4, 0.5, 0.6])
-    found = VisionTower(config, WIDTH).apply({}, pixels, method=VisionTower._normalise)
-    np.testing.assert_allclose(found, np.tile(normal.reshape(1, 3, -1), 2), rtol=1e-5, atol=1e-6)
+def test_a_still_image_is_seen_in_every_frame(params):
+    """Twice the same pixels, under one half of the matrix each: once under their sum."""
+    kernel = np.asarray(params["patch_embedding"]["kernel"])
+    halves = np.random.default_rng(4).normal(size=kernel.shape).astype(np.float32) / 10
+    twice = params["patch_embedding"] | {"kernel": np.concatenate([halves, kernel - halves])}
+    found = encode(dataclasses.replace(VISION, frames=2), params | {"patch_embedding": twice}, IMAGES)
+    np.testing.assert_allclose(found, encode(VISION, params, IMAGES), rtol=1e-4, atol=1e-4)
 
 
 def test_windows_and_merging_are_checked():

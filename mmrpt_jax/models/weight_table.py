@@ -107,6 +107,14 @@ def path_name(path: tuple[Any, ...]) -> str:
     return "/".join(part.key for part in path)
 
 
+def respelled(name: str, spellings: Mapping[str, str]) -> str:
+    """A name with the first of `spellings` that it begins with put in place of that beginning."""
+    for beginning, other in spellings.items():
+        if name.startswith(beginning):
+            return other + name.removeprefix(beginning)
+    return name
+
+
 def own_names(tree: Any) -> list[Weight]:
     """The table of checkpoints that keep our weights as they are, the keys of a path joined by dots."""
     return [Weight(path, path.replace("/", ".")) for path in flatten(tree)]

@@ -46,7 +46,7 @@ def export_adapter(run: Run, arm: str, directory: Path) -> None:
     published = _published(run)
     if not run.config.train.lora.rank:
         raise ConfigError(f"{run.workdir} trained no adapters: export the whole model")
-    table = published.weight_table
+    table = published.family.module_table(published.model)
     save_peft_adapter(directory, run.arm(arm), _lora(run), table, base=run.config.init.hf)
 
 

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from mmrpt_jax.data.checkpoint_processor import CheckpointProcessor
 from mmrpt_jax.data.checkpoint_tokenizer import load_checkpoint_tokenizer
 from mmrpt_jax.data.preprocessing.families import image_text, read_preprocessor
+from mmrpt_jax.data.preprocessing.preprocessor import ImagePreprocessor
 from mmrpt_jax.models import VLMConfig
 from mmrpt_jax.models.families.drawing import drawing_family_of
 from mmrpt_jax.models.families.registry import Family, find_family
@@ -28,23 +29,22 @@ class Published:
         folder: the directory.
         numbers: its `config.json`.
         family: what the family's checkpoints share.
+        preprocessor: of its images.
+        model: in float32 and without adapters.
     """
 
     folder: Path
     numbers: dict[str, Any]
     family: Family
-
-    @property
-    def model(self) -> VLMConfig:
-        """The model, in float32 and without adapters."""
-        return self.family.model_config(self.numbers)
+    preprocessor: ImagePreprocessor
+    model: VLMConfig
 
     def processor(self, data: ConfigDict) -> CheckpointProcessor:
         """What it reads, in the buckets of `config.data`."""
         text = image_text(self.numbers["model_type"])
         return CheckpointProcessor(
             load_checkpoint_tokenizer(self.folder, image_token=text.token),
-            read_preprocessor(self.folder),
+            self.preprocessor,
             text,
             lengths=tuple(data.prompt_lengths),
             patch_counts=tuple(data.patch_counts),
@@ -57,7 +57,13 @@ class Published:
 
     def weights(self, abstract: Any) -> Any:
         """Its weights, in the types and on the devices of `abstract`; raises as `read_weights`."""
-        return read_weights(self.folder, self.weight_table, abstract, ignored=self.family.ignored)
+        return read_weights(
+            self.folder,
+            self.weight_table,
+            abstract,
+            ignored=self.family.ignored,
+            spellings=self.family.spellings,
+        )
 
 
 def check_published(config: ConfigDict) -> None:
@@ -87,8 +93,8 @@ def open_published(name: str) -> Published | PublishedUnified:
     """Opens a local directory, or "hub:owner/name".
 
     Raises:
-        FileNotFoundError: there is no such directory, or no `config.json` in it.
-        ValueError: it is of a family that is not known.
+        FileNotFoundError: there is no such directory, or a file is missing in it.
+        ValueError: it is of a family that is not known, or its files do not belong together.
     """
     folder = resolve_checkpoint(name)
     if kind := drawing_family_of(folder):
@@ -97,4 +103,11 @@ def open_published(name: str) -> Published | PublishedUnified:
     if not path.is_file():
         raise FileNotFoundError(f"{folder} is no checkpoint: there is no config.json in it")
     numbers = json.loads(path.read_text(encoding="utf-8"))
-    return Published(folder, numbers, find_family(numbers))
+    family = find_family(numbers)
+    try:
+        model = family.model_config(numbers)
+    except KeyError as error:
+        raise ValueError(f"{path} does not say {error}, which a {numbers['model_type']} needs") from error
+    images = read_preprocessor(folder)
+    model = dataclasses.replace(model, vision=images.complete(model.vision))
+    return Published(folder, numbers, family, images, model)

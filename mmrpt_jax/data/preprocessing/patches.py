@@ -14,16 +14,20 @@ def cut_patches(
 ) -> ImagePatches:
     """Cuts one tile, number `index` of its prompt, into patches in block order.
 
+    Pixels on the right and at the bottom that fill no patch are left out, as a convolution without padding does:
+    SigLIP's 384 x 384 pixels have 27 x 27 patches of 14 x 14.
+
     Raises:
-        ValueError: a side is no multiple of ``patch_size * merge``.
+        ValueError: the patches do not divide into blocks.
     """
     height, width, channels = tile.shape
-    if height % (patch_size * merge) or width % (patch_size * merge):
+    rows, columns = height // patch_size, width // patch_size
+    if rows % merge or columns % merge:
         raise ValueError(
             f"a tile of {height} x {width} pixels has no whole number of blocks of {merge} x {merge} patches of "
             f"{patch_size} x {patch_size} pixels; resize it first"
         )
-    rows, columns = height // patch_size, width // patch_size
+    tile = tile[: rows * patch_size, : columns * patch_size]
 
     def in_blocks(grid: np.ndarray) -> np.ndarray:
         """`[rows, columns, ...]` to `[N, ...]`."""

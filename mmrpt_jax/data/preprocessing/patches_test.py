@@ -42,6 +42,13 @@ def test_merging_is_a_reshape_to_idefics3s_pixel_shuffle():
     np.testing.assert_array_equal(merged, shuffled)
 
 
+def test_pixels_that_fill_no_patch_are_left_out():
+    tile = noise(7, 8)
+    whole, cut = (cut_patches(x, patch_size=3, merge=2) for x in (tile, tile[:6, :6]))
+    for found, expected in zip(whole, cut, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
 def test_tiles_that_do_not_divide_are_refused():
     with pytest.raises(
         ValueError, match="a tile of 4 x 6 pixels has no whole number of blocks of 2 x 2 patches"

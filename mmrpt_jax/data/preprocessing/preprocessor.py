@@ -10,6 +10,7 @@ from jaxtyping import UInt8
 from mmrpt_jax.data.images import ResizeMethod
 from mmrpt_jax.data.preprocessing.patches import ImagePatches, cut_patches, join_patches, no_patches
 from mmrpt_jax.data.preprocessing.tiles import Tiling
+from mmrpt_jax.models.config import VisionConfig
 
 
 class Layout(NamedTuple):
@@ -73,3 +74,23 @@ class ImagePreprocessor:
             for index, tile in enumerate(tiles)
         ]
         return join_patches(cut)
+
+    def complete(self, vision: VisionConfig) -> VisionConfig:
+        """The tower that reads these images: it normalises them by this mean and deviation.
+
+        Raises:
+            ValueError: the tower was made for other patches, or has no positions for some of these.
+        """
+        made_for, given = (vision.patch_size, vision.connector.merge), (self.patch_size, self.merge)
+        if made_for != given:
+            raise ValueError(
+                "the checkpoint's model wants patches of {} pixels, {} a side in a visual token, its image "
+                "processor gives {} and {}; they do not belong together".format(*made_for, *given)
+            )
+        tile = tuple(side // self.patch_size for side in self.tiling.plan(1, 1).sizes[0])
+        if vision.positions == "exact" and tile != vision.grid:
+            raise ValueError(
+                "the checkpoint's model has learned positions of {} x {} patches, its image processor gives {} x {}; "
+                "they do not belong together".format(*vision.grid, *tile)
+            )
+        return dataclasses.replace(vision, pixel_mean=self.mean, pixel_std=self.std)

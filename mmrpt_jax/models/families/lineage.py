@@ -1,5 +1,6 @@
 """What families have in common: decoders with the names that Llama gave, and how a `config.json` says things."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,11 +12,16 @@ ACTIVATIONS = {"silu": "silu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh",
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
-def linear(ours: str, theirs: str, **options: Any) -> list[Weight]:
-    """A matrix with its bias; an entry that a model has no weight for is not used."""
+def filled(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """A config with what it leaves out: published files hold only what differs from their class's defaults."""
+    return {**defaults, **{key: value for key, value in config.items() if value is not None}}
+
+
+def linear(ours: str, theirs: str, *, joint: str = ".", **options: Any) -> list[Weight]:
+    """A matrix with its bias, behind `joint` in theirs; an entry that a model has no weight for is not used."""
     return [
-        Weight(f"{ours}/kernel", f"{theirs}.weight", TRANSPOSE, **options),
-        Weight(f"{ours}/bias", f"{theirs}.bias", AS_IS, **options),
+        Weight(f"{ours}/kernel", f"{theirs}{joint}weight", TRANSPOSE, **options),
+        Weight(f"{ours}/bias", f"{theirs}{joint}bias", AS_IS, **options),
     ]
 
 
@@ -24,27 +30,41 @@ def norm(ours: str, theirs: str) -> list[Weight]:
     return [Weight(f"{ours}/scale", f"{theirs}.weight"), Weight(f"{ours}/bias", f"{theirs}.bias")]
 
 
-def fused_attention(ours: str, theirs: str) -> list[Weight]:
+def fused_attention(ours: str, theirs: str, *, joint: str = ".") -> list[Weight]:
     """Queries, keys and values that lie in one matrix, one above the other."""
-    names = enumerate(("query", "key", "value"))
-    return [weight for index, name in names for weight in linear(f"{ours}/{name}", theirs, part=(index, 3))]
+    return [
+        weight
+        for index, name in enumerate(("query", "key", "value"))
+        for weight in linear(f"{ours}/{name}", theirs, joint=joint, part=(index, 3))
+    ]
 
 
-def decoder_weights(prefix: str, *, head: str = "lm_head") -> list[Weight]:
-    """A pre-norm decoder with grouped queries and a gated MLP, its embedding and its output matrix."""
+# Our norms of a layer and theirs. What stands behind the attention is the MLP's norm, or, in a sandwich, its own.
+PRE_NORMS = {"attention_norm": "input_layernorm", "mlp_norm": "post_attention_layernorm"}
+SANDWICH_NORMS = {
+    "attention_norm": "input_layernorm",
+    "attention_out_norm": "post_attention_layernorm",
+    "mlp_norm": "pre_feedforward_layernorm",
+    "mlp_out_norm": "post_feedforward_layernorm",
+}
+
+
+def decoder_weights(
+    prefix: str, *, head: str = "lm_head", norms: Mapping[str, str] = PRE_NORMS
+) -> list[Weight]:
+    """A decoder with grouped queries and a gated MLP, its embedding and its output matrix."""
     layer, ours = f"{prefix}layers.{{layer}}.", "decoder/layers/"
     return [
         Weight("embedding", f"{prefix}embed_tokens.weight"),
         Weight("lm_head", f"{head}.weight"),
         *norm("decoder/final_norm", f"{prefix}norm"),
-        *norm(f"{ours}attention_norm", f"{layer}input_layernorm"),
+        *(weight for name, theirs in norms.items() for weight in norm(f"{ours}{name}", f"{layer}{theirs}")),
         *linear(f"{ours}query", f"{layer}self_attn.q_proj"),
         *linear(f"{ours}key", f"{layer}self_attn.k_proj"),
         *linear(f"{ours}value", f"{layer}self_attn.v_proj"),
         *linear(f"{ours}out", f"{layer}self_attn.o_proj"),
         *norm(f"{ours}query_norm", f"{layer}self_attn.q_norm"),
         *norm(f"{ours}key_norm", f"{layer}self_attn.k_norm"),
-        *norm(f"{ours}mlp_norm", f"{layer}post_attention_layernorm"),
         *(
             weight
             for name in ("gate", "up", "down")
@@ -78,9 +98,20 @@ def rotary_config(text: Mapping[str, Any], layout: str = "chunked") -> RotaryCon
         "rope_theta": text["rope_theta"],
     }
     kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind not in ("default", "mrope", "linear"):
-        raise ValueError(f"rotary positions of type {kind!r} are not known; known are 'default' and 'linear'")
-    sections = tuple(rope.get("mrope_section", ()))
+    if kind not in ("default", "mrope", "linear", "llama3"):
+        raise ValueError(
+            f"rotary positions of type {kind!r} are not known; known are 'default', 'linear' and 'llama3'"
+        )
     return RotaryConfig(
-        rope["rope_theta"], sections, layout, rope.get("factor", 1.0) if kind == "linear" else 1.0
+        rope["rope_theta"],
+        tuple(rope.get("mrope_section", ())),
+        layout,
+        rope["factor"] if kind in ("linear", "llama3") else 1.0,
+        _stretch_band(rope) if kind == "llama3" else (),
     )
+
+
+def _stretch_band(rope: Mapping[str, Any]) -> tuple[float, float]:
+    """Theirs are turns over the length of the first training's texts."""
+    turn = 2 * math.pi / rope["original_max_position_embeddings"]
+    return turn * rope["low_freq_factor"], turn * rope["high_freq_factor"]

@@ -17,6 +17,9 @@ from mmrpt_jax.models.families.lineage import (
 )
 from mmrpt_jax.models.weight_table import Weight, patches
 
+# Beginnings of names in published checkpoints, and of the same modules in a loaded model.
+MODULES = {"model.": "model.language_model.", "visual.": "model.visual."}
+
 
 def model_config(config: Mapping[str, Any]) -> VLMConfig:
     """Our config from a parsed `config.json`; that of the first releases has the decoder's numbers on the outside."""

@@ -47,6 +47,7 @@ def drawing_rewards(
 def open_encoder(name: str) -> ImageTextEncoder | None:
     """The image-text encoder that "package.module:name" names, or what that makes when called; None for no name.
 
+    What stands behind a second colon is given to the call: `mmrpt_jax.stages.lvrpo.siglip_encoder:load_siglip:DIR`.
     It is made once, however often it is asked for.
 
     Raises:
@@ -54,11 +55,12 @@ def open_encoder(name: str) -> ImageTextEncoder | None:
     """
     if not name:
         return None
-    module, _, attribute = name.partition(":")
+    module, _, rest = name.partition(":")
+    attribute, *argument = rest.split(":", maxsplit=1)
     try:
         found = getattr(importlib.import_module(module), attribute)
         embeds = hasattr(found, "encode_images") and not isinstance(found, type)
-        encoder = found if embeds else found()
+        encoder = found if embeds else found(*argument)
     # A user's own code, which may fail in any way.
     except Exception as error:
         told = " ".join(str(error).split()) or "no message"

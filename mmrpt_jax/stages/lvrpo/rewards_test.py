@@ -63,6 +63,11 @@ class Encoder:
 ENCODER = Encoder()
 
 
+class StoredEncoder(Encoder):
+    def __init__(self, directory):
+        self.directory = directory
+
+
 def test_a_configured_mix_by_hand():
     weights = {
         "instruction_strict": 1.0,
@@ -99,6 +104,8 @@ def test_an_encoder_is_opened_by_its_name():
     # A class is made, an encoder is taken as it is.
     assert isinstance(open_encoder(f"{__name__}:Encoder"), Encoder)
     assert open_encoder(f"{__name__}:ENCODER") is ENCODER
+    # What stands behind a second colon is given to the call, colons and all.
+    assert open_encoder(f"{__name__}:StoredEncoder:a:b").directory == "a:b"
     # What a run asks for a second time is not made a second time.
     assert open_encoder(f"{__name__}:Encoder") is open_encoder(f"{__name__}:Encoder")
 
