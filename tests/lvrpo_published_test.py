@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from experiments import export
 from mmrpt_jax.models import AutoencoderConfig, abstract_parameters, initialise
 from mmrpt_jax.models.families import flux
 from mmrpt_jax.models.weight_table import flatten, match_table
@@ -18,9 +19,10 @@ from mmrpt_jax.stages.lvrpo.finished import open_drawing_run
 from mmrpt_jax.stages.lvrpo.pipeline import run_experiment
 from mmrpt_jax.stages.lvrpo.validate import check_config
 from mmrpt_jax.stages.opening import open_autoencoder, unified_config
-from mmrpt_jax.stages.published import Published, open_published
+from mmrpt_jax.stages.published import open_published
 from mmrpt_jax.stages.workdir import open_run
 from tests.miniature import miniature_lvrpo_config, miniature_published_config
+from tests.published_folders import write_qwen2_5_vl
 from tests.tiny_bagel import CHANNELS, DOWNSAMPLE, PATCH, SIDE, write_checkpoint
 
 SPECIAL = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>")
@@ -81,6 +83,15 @@ def test_only_adapters_of_both_experts_learn(finished, checkpoint):
     assert {path.split("/")[0] for path in moved} == {"decoder", "generation"}
     query = stored["language_model.model.layers.1.self_attn.q_proj_moe_gen.weight"]
     np.testing.assert_array_equal(learned["generation/layers/query/kernel"][1], query.T)
+
+
+def test_what_is_exported_can_be_begun_with(finished, checkpoint, tmp_path):
+    out = tmp_path / "out"
+    assert export.main(["--workdir", str(finished), "--arm", "base", "--out", str(out)]) == 0
+    given, written = (open_published(str(folder)) for folder in (checkpoint, out))
+    abstract = abstract_parameters(given.unified())
+    jax.tree.map(np.testing.assert_array_equal, written.weights(abstract), given.weights(abstract))
+    assert (out / "ae.safetensors").read_bytes() == (checkpoint / "ae.safetensors").read_bytes()
 
 
 def text(run, tokens, row=0):
@@ -149,9 +160,8 @@ def test_a_wrong_beginning_ends_before_any_work(config, changes, message):
         check_config(config)
 
 
-def test_a_checkpoint_that_does_not_draw_is_told(config, write_tokenizer, tmp_path, monkeypatch):
-    monkeypatch.setattr(Published, "processor", lambda published, data: None)
-    write_tokenizer(tmp_path, special=SPECIAL, eos="<|im_end|>")
+def test_a_checkpoint_that_does_not_draw_is_told(config, write_tokenizer, tmp_path):
+    write_qwen2_5_vl(tmp_path, write_tokenizer)
     config.init.hf = str(tmp_path)
     with pytest.raises(ConfigError, match=rf"config\.init\.hf: the checkpoint in {tmp_path} does not draw"):
         check_config(config)

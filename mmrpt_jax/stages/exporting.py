@@ -11,6 +11,7 @@ from mmrpt_jax.models.lora import merge_lora
 from mmrpt_jax.models.peft_export import save_peft_adapter
 from mmrpt_jax.stages.checks import ConfigError
 from mmrpt_jax.stages.published import Published, open_published
+from mmrpt_jax.stages.published_unified import PublishedUnified
 from mmrpt_jax.stages.run import Run
 
 # What of a checkpoint's folder goes with weights: tokenizer, chat template, numbers of processor and generation.
@@ -30,10 +31,13 @@ def export_model(run: Run, arm: str, directory: Path) -> None:
         params = merge_lora(params, _lora(run))
     write_weights(directory, published.weight_table, params)
     for path in sorted(published.folder.iterdir()):
-        if path.suffix in _KEPT and not path.name.endswith(_INDEX):
+        if (path.suffix in _KEPT and not path.name.endswith(_INDEX)) or path.name in published.companions:
             shutil.copyfile(path, directory / path.name)
-    numbers = _with_dtype(published.numbers, run.config.train.param_dtype)
-    (directory / "config.json").write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
+    for path in directory.glob("*config.json"):
+        numbers = json.loads(path.read_text(encoding="utf-8"))
+        said = _with_dtype(numbers, run.config.train.param_dtype)
+        if said != numbers:
+            path.write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
 
 
 def export_adapter(run: Run, arm: str, directory: Path) -> None:
@@ -46,24 +50,16 @@ def export_adapter(run: Run, arm: str, directory: Path) -> None:
     published = _published(run)
     if not run.config.train.lora.rank:
         raise ConfigError(f"{run.workdir} trained no adapters: export the whole model")
-    table = published.family.module_table(published.model)
-    save_peft_adapter(directory, run.arm(arm), _lora(run), table, base=run.config.init.hf)
+    save_peft_adapter(directory, run.arm(arm), _lora(run), published.module_table, base=run.config.init.hf)
 
 
-def _published(run: Run) -> Published:
-    """The checkpoint that a run began with, which `transformers` must know."""
+def _published(run: Run) -> Published | PublishedUnified:
     if not run.config.init.hf:
         raise ConfigError(
             f"{run.workdir} began with a model of our own, which no other library knows: its weights are in "
             "arms/*/weights.safetensors, under the names of its parameters"
         )
-    published = open_published(run.config.init.hf)
-    if not isinstance(published, Published):
-        raise ConfigError(
-            f"{run.workdir} began with a checkpoint that draws, which `transformers` has no class for: its weights are "
-            "in arms/*/weights.safetensors, under the names of our parameters"
-        )
-    return published
+    return open_published(run.config.init.hf)
 
 
 def _lora(run: Run) -> LoraConfig:

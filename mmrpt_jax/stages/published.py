@@ -36,6 +36,8 @@ class Published:
     folder: Path
     numbers: dict[str, Any]
     family: Family
+    # Files of weights beside the model's.
+    companions = ()
     preprocessor: ImagePreprocessor
     model: VLMConfig
 
@@ -54,6 +56,11 @@ class Published:
     def weight_table(self) -> list[Weight]:
         """What it calls our weights."""
         return self.family.weight_table(self.model)
+
+    @property
+    def module_table(self) -> list[Weight]:
+        """What a model that `transformers` loads from it calls our weights."""
+        return self.family.module_table(self.model)
 
     def weights(self, abstract: Any) -> Any:
         """Its weights, in the types and on the devices of `abstract`; raises as `read_weights`."""

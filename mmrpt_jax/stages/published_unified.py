@@ -32,6 +32,11 @@ class PublishedUnified:
     kind: str
 
     @property
+    def companions(self) -> tuple[str, ...]:
+        """Files of weights beside the model's: the autoencoder."""
+        return (self._family.autoencoder,)
+
+    @property
     def model(self) -> VLMConfig:
         """What understands, in float32 and without adapters."""
         return self.unified().vlm
@@ -62,6 +67,11 @@ class PublishedUnified:
     def weight_table(self) -> list[Weight]:
         """What it calls our weights."""
         return self._family.weight_table(self.unified())
+
+    @property
+    def module_table(self) -> list[Weight]:
+        """What its own code calls our weights, which is the same."""
+        return self.weight_table
 
     def weights(self, abstract: Any) -> Any:
         """Its weights, in the types and on the devices of `abstract`, which may be what understands alone.
