@@ -33,7 +33,8 @@ def draw(options: argparse.Namespace) -> str:
     texts = [entry["prompt"] for entry in metadata]
     safe = safe_prompts(run.tokenizer, run.wording, texts, run.config.data.drawing_lengths)
     params = trained_arm(run, options.arm)
-    if warning := unknown_words_warning(run.tokenizer, safe):
+    # Words in pieces are nothing new to a public checkpoint.
+    if not run.config.init.hf and (warning := unknown_words_warning(run.tokenizer, safe)):
         print(f"warning: {warning}", file=sys.stderr)
     evaluate = run.config.evaluate
     guidance = evaluate.guidance if options.guidance is None else options.guidance

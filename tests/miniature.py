@@ -1,8 +1,8 @@
-"""Both methods end to end, at a size that a test can afford."""
+"""Both methods end to end, at sizes that a test can afford."""
 
 from ml_collections import ConfigDict
 
-from experiments.configs import lvrpo_scenes, mmrpt_scenes
+from experiments.configs import lvrpo_bagel, lvrpo_scenes, mmrpt_scenes
 
 
 def miniature_config() -> ConfigDict:
@@ -45,6 +45,48 @@ def miniature_lvrpo_config() -> ConfigDict:
     config.generation.algorithm = "grpo"
     config.generation.sampler.update(kind="flow_sde", steps=3, window=(0, 2))
     config.evaluate.update(prompts=8, samples=2, steps=2, questions=10, batch_size=8)
+    return config
+
+
+def miniature_published_config(folder: str) -> ConfigDict:
+    """LVRPO on a checkpoint that draws, a handful of steps of adapters."""
+    config = lvrpo_bagel.get_config()
+    config.init.hf = folder
+    config.arms = ("base", "lvrpo")
+    config.log_every, config.save_every = 1, 2
+    config.mesh.update(data=-1, fsdp=1)
+    config.train.update(param_dtype="float32", compute_dtype="float32")
+    config.train.lora.update(rank=2, alpha=4.0)
+    config.latent.image_size = (64, 64)
+    # Of few tokens, words have many.
+    config.data.update(
+        scenes=96,
+        prompt_lengths=(192,),
+        patch_counts=(36,),
+        drawing_lengths=(96,),
+        caption_lengths=(160,),
+        branch_lengths=(64,),
+    )
+    config.question.batch_size = config.drawing.batch_size = 8
+    config.align.update(steps=2, sheet_every=2, learning_rate_warmup=0)
+    # Untrained, it earns nothing by rules: it is to be less sure of answers, and to draw what it reads prompts from.
+    config.understanding.update(prompts_per_step=8, oversample=1, group_size=2)
+    config.understanding.loss.entropy_coefficient = 0.1
+    config.generation.update(prompts_per_step=8, group_size=2, drop_zero_variance=False)
+    config.generation.advantage.min_std = 0.0
+    config.generation.losses.grpo.update(kl="none", kl_coefficient=0.0)
+    config.generation.sampler.update(steps=2, window=(0, 1))
+    config.evaluate.update(
+        prompts=8,
+        samples=1,
+        steps=2,
+        guidance=2.0,
+        questions=8,
+        batch_size=8,
+        caption_tokens=16,
+        drawn_worlds=("biased",),
+        question_worlds=("biased",),
+    )
     return config
 
 

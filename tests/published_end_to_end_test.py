@@ -7,6 +7,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from experiments import export
+from experiments.configs import mmrpt_gemma3, mmrpt_qwen2_5_vl, mmrpt_smolvlm
 from mmrpt_jax.reporting.jsonl import read_jsonl
 from mmrpt_jax.stages.checks import ConfigError
 from mmrpt_jax.stages.mmrpt.pipeline import run_experiment
@@ -129,3 +130,10 @@ def test_wrong_configs_end_before_any_work(config, folder, changes, message):
         config.update_from_flattened_dict(changes)
     with pytest.raises(ConfigError, match=message):
         check_config(config)
+
+
+@pytest.mark.parametrize("preset", [mmrpt_qwen2_5_vl, mmrpt_smolvlm, mmrpt_gemma3])
+def test_presets_are_in_order(preset, folder):
+    config = preset.get_config()
+    config.init.hf, config.data.kind = str(folder), "scenes"
+    check_config(config)

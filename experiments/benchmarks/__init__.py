@@ -1,1 +1,1 @@
-"""Measurements of single parts: each file prints its own numbers."""
+"""How fast and how large: each file measures one thing where it is run, and prints its own numbers."""

@@ -59,14 +59,16 @@ def _latent() -> dict[str, Any]:
     """What is drawn: 16 numbers for a patch of 8 x 8 pixels, packed by two, so that a picture is 16 tokens of 64."""
     return {
         "experts": "mot",
-        "autoencoder": "linear",  # or "patch": pixels as they are
+        "autoencoder": "linear",  # or "patch": pixels as they are; or "kl": convolutions, with weights of FLUX's shape
         "downsample": 8,
-        "channels": 16,  # of "linear"
+        "channels": 16,  # of "linear" and "kl"
         "pack": 2,
         "prediction": "data",
         # Of "patch": mean of the pixels of pictures, and the inverse of their standard deviation, roughly.
         "shift": 0.8,
         "scale": 3.0,
+        # Of drawings, where a public checkpoint leaves it open: height and width in pixels, () for the largest square.
+        "image_size": (),
     }
 
 
@@ -79,6 +81,7 @@ def _data() -> dict[str, Any]:
         "scenes": 10_000_000,
         "caption_records": 10_000_000,
         "prompt_lengths": (72, 96),
+        "patch_counts": (),  # of a prompt's images; for checkpoints that take images of any size
         "drawing_lengths": (20,),
         "caption_lengths": (48,),
         "branch_lengths": (8,),

@@ -30,6 +30,7 @@ def encode_chat(
     image_text: ImageText,
     layouts: Sequence[Layout],
     sample: Hashable,
+    answered: bool = True,
 ) -> list[int]:
     """Token ids of a prompt up to where the answer begins, each image written out.
 
@@ -39,11 +40,13 @@ def encode_chat(
         image_text: how the checkpoint writes an image.
         layouts: how each image appears, in the order of the messages.
         sample: names the prompt in errors.
+        answered: False for a prompt that no text follows.
 
     Raises:
         ValueError: placeholders and images differ in number, or image tokens and visual tokens do.
     """
-    text = expand_images(tokenizer.chat_text(messages), image_text, layouts, sample=sample)
+    text = tokenizer.chat_text(messages, answered=answered)
+    text = expand_images(text, image_text, layouts, sample=sample)
     ids = list(tokenizer.encode(text).ids)
     check_image_tokens(ids, tokenizer.image_id, layouts, sample=sample)
     return ids

@@ -55,6 +55,12 @@ def test_prompts_without_an_image_work(tokenizer):
     assert ids == list(tokenizer.encode("the red<|end|><|start|>").ids)
 
 
+def test_a_prompt_that_is_not_answered_begins_no_turn(tokenizer):
+    options = {"image_text": TEXT, "layouts": [], "sample": 0, "answered": False}
+    ids = encode_chat(tokenizer, [user_message("the red")], **options)
+    assert ids == list(tokenizer.encode("the red<|end|>").ids)
+
+
 def test_placeholders_of_users_are_found_or_escaped(tokenizer):
     question, layouts = "is <|image_pad|> red ?", [Layout(0, 0, (2,))]
     with pytest.raises(ValueError, match="sample 'id7' has 2 image placeholders for 1 images; give each"):

@@ -59,16 +59,18 @@ class CheckpointProcessor:
         patches = stack_patches([view.patches for view in views], counts=self.patch_counts, merge=merge)
         return patches, pad_prompts(self.tokenizer, rows, lengths=self.lengths)
 
-    def prompts(self, texts: Sequence[str], *, lengths: Sequence[int] | None = None) -> PromptTokens:
+    def prompts(
+        self, texts: Sequence[str], *, lengths: Sequence[int] | None = None, answered: bool = True
+    ) -> PromptTokens:
         """As `Processor.prompts`."""
-        rows = [self._encode(text, (), sample=place) for place, text in enumerate(texts)]
+        rows = [self._encode(text, (), sample=place, answered=answered) for place, text in enumerate(texts)]
         return pad_prompts(self.tokenizer, rows, lengths=lengths or self.lengths)
 
-    def _encode(self, text: str, layouts: Sequence[Layout], *, sample: int) -> list[int]:
-        messages = [user_message(text)]
-        return encode_chat(
-            self.tokenizer, messages, image_text=self.image_text, layouts=layouts, sample=sample
-        )
+    def _encode(
+        self, text: str, layouts: Sequence[Layout], *, sample: int, answered: bool = True
+    ) -> list[int]:
+        options = {"image_text": self.image_text, "layouts": layouts, "sample": sample, "answered": answered}
+        return encode_chat(self.tokenizer, [user_message(text)], **options)
 
     def fits(self, text: str, height: int, width: int) -> bool:
         """As `Processor.fits`."""

@@ -89,9 +89,9 @@ class CheckpointTokenizer(Tokenizer):
         places -= moves[np.searchsorted(starts, places, side="right") - 1]
         return Encoding(tuple(encoded.ids), tuple(map(tuple, places.tolist())))
 
-    def chat_text(self, messages: Sequence[Mapping[str, Any]]) -> str:
-        """Messages as the checkpoint's template writes them, up to where the answer begins."""
-        return self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    def chat_text(self, messages: Sequence[Mapping[str, Any]], *, answered: bool = True) -> str:
+        """Messages as the checkpoint's template writes them, up to where the answer begins if there is to be one."""
+        return self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=answered)
 
     def save(self, path: str) -> None:
         """Writes the tokenizer's files and its chat template to the folder `path`."""

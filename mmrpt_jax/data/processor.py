@@ -36,12 +36,15 @@ class Processor(Protocol):
             ValueError: a prompt has not as many placeholders as images.
         """
 
-    def prompts(self, texts: Sequence[str], *, lengths: Sequence[int] | None = None) -> PromptTokens:
+    def prompts(
+        self, texts: Sequence[str], *, lengths: Sequence[int] | None = None, answered: bool = True
+    ) -> PromptTokens:
         """A batch of prompts without images.
 
         Args:
             texts: the prompts.
             lengths: buckets; None: those of prompts with images.
+            answered: whether a text follows, so that the prompt says whose turn it is; False: a drawing does.
 
         Raises:
             TooLongError: a prompt does not fit the largest length.
@@ -97,8 +100,10 @@ class FixedSizeProcessor:
         images = np.stack(views)
         return images, self._encode(texts, images=images.shape[1], lengths=self.lengths)
 
-    def prompts(self, texts: Sequence[str], *, lengths: Sequence[int] | None = None) -> PromptTokens:
-        """As `Processor.prompts`."""
+    def prompts(
+        self, texts: Sequence[str], *, lengths: Sequence[int] | None = None, answered: bool = True
+    ) -> PromptTokens:
+        """As `Processor.prompts`; there are no turns to tell."""
         return self._encode(texts, images=0, lengths=lengths or self.lengths)
 
     def _encode(self, texts: Sequence[str], *, images: int, lengths: Sequence[int]) -> PromptTokens:

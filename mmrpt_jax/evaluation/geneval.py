@@ -22,7 +22,7 @@ def drawing_scores(
 
     Args:
         prompts: N of them, of any tags.
-        images: G drawings of each prompt, 64 x 64 pixels.
+        images: G drawings of each prompt, of a size that `scenes.examine` takes.
 
     Returns:
         All in [0, 1]. `strict`: GenEval's accuracy, the mean over tags, each of them `strict/<tag>`.

@@ -56,7 +56,7 @@ def verdict_agreement(
         evaluator: with room for an answer.
         params: the policy.
         prompts: N of them; `presence_questions` says what is asked.
-        images: G drawings of each prompt, 64 x 64 pixels.
+        images: G drawings of each prompt, of a size that `scenes.read` takes.
 
     Returns:
         Shares of all questions, in [0, 1]. `agreement`: the model and the verifier say the same. `yes_share`: the model

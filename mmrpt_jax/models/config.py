@@ -296,6 +296,8 @@ class LatentConfig:
         prediction: what the linear head gives: the "velocity" ε − x₀ (BAGEL), or the "data" x₀, of which the velocity
             follows. Noise fills all of a token's numbers, data do not: where a token holds more numbers than the
             decoder is wide, as tokens of pixels do, no decoder can carry a velocity (JiT, arXiv 2511.13720).
+        image_marks: ids of the tokens right before and right behind a drawn image, which are part of it (BAGEL); ():
+            there are none.
     """
 
     channels: int
@@ -304,6 +306,7 @@ class LatentConfig:
     width: int
     pack: int = 2
     prediction: str = "velocity"
+    image_marks: tuple[int, ...] = ()
 
     def __post_init__(self):
         _check("prediction", self.prediction, PREDICTIONS)

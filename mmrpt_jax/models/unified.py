@@ -1,11 +1,13 @@
 """The unified model: what it draws is one more branch behind the prompt that it understands.
 
 Tokens are routed to experts by what they are (BAGEL, arXiv 2505.14683): text and visual tokens to the ones that
-understand, latents to the ones that draw. A segment (prompt, text branch, latent branch) is all of one kind, so the
-routing is known before anything runs: a latent branch is the same stack with other weights laid over it.
+understand, latents to the ones that draw. A segment (prompt, text branch, latent branch) is all of one kind, but for
+the marks around latents where there are any, so the routing is known before anything runs: a latent branch is the same
+stack with other weights laid over it.
 `params["generation"]` holds those weights, and nothing that is shared.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -13,8 +15,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from mmrpt_jax.models.config import UnifiedConfig
-from mmrpt_jax.models.decoder import Context, Stack, Tokens
+from mmrpt_jax.models.decoder import Context, KeysValues, Stack
+from mmrpt_jax.models.framed import run_framed, stand_together
 from mmrpt_jax.models.latents import LatentTokens
+from mmrpt_jax.models.patches import ImagePatches
 from mmrpt_jax.models.paths import overlay
 from mmrpt_jax.models.vlm import VLM, BranchTokens, PromptState, PromptTokens, prompt_context
 
@@ -61,7 +65,10 @@ def generation_stack(params: dict) -> dict:
 
 
 def encode_prompt(
-    config: UnifiedConfig, params, images: UInt8[Array, "B C h w 3"] | None, prompt: PromptTokens
+    config: UnifiedConfig,
+    params,
+    images: UInt8[Array, "B C h w 3"] | ImagePatches | None,
+    prompt: PromptTokens,
 ) -> PromptState:
     """Runs a prompt once, for any number of branches of either kind; as `VLM.encode_prompt`."""
     return VLM(config.vlm).apply({"params": params}, images, prompt, method=VLM.encode_prompt)
@@ -85,9 +92,10 @@ def velocity(
 ) -> Float[Array, "B G I features"]:
     """The flow ε − x₀ at noisy latents x_t = (1 − t)·x₀ + t·ε, float32.
 
-    The latents of an image see the whole prompt, the text branch in front of them if there is one, and each other;
-    no token sees them. They share one rotary position, the next one, and are told apart by fixed positions of the
-    grid. Pictures in the prompt are seen through the vision tower; clean latents of them are no part of it.
+    The latents of an image see the whole prompt, the text branch in front of them if there is one, each other and the
+    marks around them if there are any; no other token sees them. They share one rotary position, the next one, and are
+    told apart by fixed positions of the grid. Pictures in the prompt are seen through the vision tower; their clean
+    latents are no part of it.
 
     Args:
         config: the model.
@@ -109,8 +117,25 @@ def velocity(
         context_kv.append((thoughts.keys, thoughts.values))
         contexts.append(Context(jnp.zeros(thoughts.valid.shape, jnp.int32), thoughts.valid))
         place = place + thoughts.length
-    places = jnp.broadcast_to(place[..., None], x.shape[:3])
-    stands = Tokens(places, places, jnp.ones(places.shape, bool))
-    stack = {"params": generation_stack(params)}
-    hidden, _ = Stack(config.vlm.decoder).apply(stack, x, context_kv, contexts, stands)
+    place = jnp.broadcast_to(place, x.shape[:2])
+    hidden = _draw(config, params, x, place, context_kv, contexts)
     return tokens.apply(variables, hidden, latents, times, method=LatentTokens.flow)
+
+
+def _draw(
+    config: UnifiedConfig,
+    params,
+    x: Float[Array, "B G I D"],
+    place: Int[Array, "B G"],
+    context_kv: Sequence[KeysValues],
+    contexts: Sequence[Context],
+) -> Float[Array, "B G I D"]:
+    """Runs embedded latents, alone or between their marks."""
+    decoder, stack = config.vlm.decoder, generation_stack(params)
+    if not config.latent.image_marks:
+        return Stack(decoder).apply(
+            {"params": stack}, x, context_kv, contexts, stand_together(place, x.shape[2])
+        )[0]
+    marks = VLM(config.vlm).apply({"params": params}, jnp.array(config.latent.image_marks), method=VLM.embed)
+    marks = jnp.broadcast_to(marks.astype(x.dtype), (*x.shape[:2], *marks.shape))
+    return run_framed(decoder, stack, params["decoder"], x, marks, place, context_kv, contexts)

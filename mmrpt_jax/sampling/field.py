@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
 from mmrpt_jax.models.config import UnifiedConfig
+from mmrpt_jax.models.patches import ImagePatches
 from mmrpt_jax.models.unified import ThoughtState, encode_prompt, encode_thoughts, velocity
 from mmrpt_jax.models.vlm import BranchTokens, PromptState, PromptTokens
 from mmrpt_jax.sampling.guidance import Guidance, guide
@@ -21,14 +22,15 @@ class Conditions(NamedTuple):
 
     Attributes:
         prompt: the prompts.
-        images: C images per prompt, or None.
+        images: C images per prompt, or their patches, or None.
         thoughts: [B G R] a text before each image, or None.
-        textless: the prompts without their text, for text guidance; one begin token if there are no images.
+        textless: the prompts without their text, for text guidance; without images, what a drawing is asked for
+            with, or no token at all.
         imageless: the prompts without their images, for image guidance.
     """
 
     prompt: PromptTokens
-    images: UInt8[Array, "B C h w 3"] | None = None
+    images: UInt8[Array, "B C h w 3"] | ImagePatches | None = None
     thoughts: BranchTokens | None = None
     textless: PromptTokens | None = None
     imageless: PromptTokens | None = None

@@ -31,11 +31,11 @@ def grade_image(prompt: ScenePrompt, image: np.ndarray, *, exact: bool = False) 
 
     Args:
       prompt: What was asked for.
-      image: uint8 `[64, 64, 3]`, any content.
+      image: uint8 `[64 k, 64 k, 3]`, any content.
       exact: See `strict`; GenEval's own grade is not.
 
     Raises:
-      ValueError: If the array is no uint8 `[64, 64, 3]`.
+      ValueError: If the array is no such image.
     """
     return grade_objects(prompt.clauses, read(image).objects, exact=exact)
 

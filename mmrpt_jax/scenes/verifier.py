@@ -68,6 +68,18 @@ def _recognise(offset: np.ndarray, component: np.ndarray, free: np.ndarray) -> O
     return Object(fit.shape, COLORS[color], size, x, y)
 
 
+def _in_size(image: np.ndarray) -> np.ndarray:
+    """Pixels `[64, 64, 3]` in [0, 255]: those of a larger image are means of squares."""
+    side = image.shape[0] // IMAGE_SIZE if image.ndim == 3 else 0
+    if not side or image.shape != (side * IMAGE_SIZE, side * IMAGE_SIZE, 3) or image.dtype != np.uint8:
+        raise ValueError(
+            f"Expected uint8 [{IMAGE_SIZE}, {IMAGE_SIZE}, 3], or so many times larger, got {image.dtype} "
+            f"{list(image.shape)}."
+        )
+    squares = image.astype(float).reshape(IMAGE_SIZE, side, IMAGE_SIZE, side, 3)
+    return squares.mean(axis=(1, 3))
+
+
 def examine(image: np.ndarray) -> Reading:
     """Reads a scene from pixels alone, and how much of the image it explains.
 
@@ -78,17 +90,12 @@ def examine(image: np.ndarray) -> Reading:
     `FOREGROUND_DISTANCES` is tried again at the next.
 
     Args:
-      image: uint8 `[64, 64, 3]`, any content.
+      image: uint8 `[64, 64, 3]` or so many times larger, any content.
 
     Raises:
-      ValueError: If the array is no uint8 `[64, 64, 3]`.
+      ValueError: If the array is no uint8 `[64 k, 64 k, 3]`.
     """
-    image = np.asarray(image)
-    if image.shape != (IMAGE_SIZE, IMAGE_SIZE, 3) or image.dtype != np.uint8:
-        raise ValueError(
-            f"Expected uint8 [{IMAGE_SIZE}, {IMAGE_SIZE}, 3], got {image.dtype} {list(image.shape)}."
-        )
-    offset = image.astype(float) - _BACKGROUND
+    offset = _in_size(np.asarray(image)) - _BACKGROUND
     distance = np.linalg.norm(offset, axis=-1)
     taken = np.zeros(distance.shape, bool)
     explained = distance <= FOREGROUND_DISTANCES[0]
@@ -108,9 +115,9 @@ def examine(image: np.ndarray) -> Reading:
 
 
 def read(image: np.ndarray) -> Scene:
-    """The scene that `examine` reads from a uint8 `[64, 64, 3]`; without objects if none are recognised.
+    """The scene that `examine` reads from a uint8 `[64 k, 64 k, 3]`; without objects if none are recognised.
 
     Raises:
-      ValueError: If the array is no uint8 `[64, 64, 3]`.
+      ValueError: If the array is no such image.
     """
     return examine(image).scene

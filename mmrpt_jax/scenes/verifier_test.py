@@ -173,7 +173,25 @@ def test_touching_objects_do_not_raise():
     assert len(read(image).objects) <= 1
 
 
-@pytest.mark.parametrize("array", [np.zeros((32, 64, 3), np.uint8), np.zeros((64, 64, 3), np.float32)])
+@pytest.mark.parametrize("times", [2, 8])
+def test_larger_images_are_read_through_the_means_of_squares(times):
+    scene = sample_scene(WORLDS["unbiased"], 11, 3)
+    pixels = np.kron(render(scene), np.ones((times, times, 1))).astype(int)
+    # Neighbours go up and down by turns, so that no square changes its mean.
+    pixels = np.clip(pixels, 40, 215) + 40 * (-1) ** np.indices(pixels.shape[:2]).sum(axis=0)[..., None]
+    expected = np.clip(render(scene), 40, 215)
+    assert examine(pixels.astype(np.uint8)) == examine(expected)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((32, 64, 3), np.uint8),
+        np.zeros((128, 64, 3), np.uint8),
+        np.zeros((96, 96, 3), np.uint8),
+        np.zeros((64, 64, 3), np.float32),
+    ],
+)
 def test_other_arrays_are_refused(array):
     with pytest.raises(ValueError, match="Expected uint8"):
         read(array)

@@ -51,12 +51,19 @@ def export_adapter(run: Run, arm: str, directory: Path) -> None:
 
 
 def _published(run: Run) -> Published:
+    """The checkpoint that a run began with, which `transformers` must know."""
     if not run.config.init.hf:
         raise ConfigError(
             f"{run.workdir} began with a model of our own, which no other library knows: its weights are in "
             "arms/*/weights.safetensors, under the names of its parameters"
         )
-    return open_published(run.config.init.hf)
+    published = open_published(run.config.init.hf)
+    if not isinstance(published, Published):
+        raise ConfigError(
+            f"{run.workdir} began with a checkpoint that draws, which `transformers` has no class for: its weights are "
+            "in arms/*/weights.safetensors, under the names of our parameters"
+        )
+    return published
 
 
 def _lora(run: Run) -> LoraConfig:

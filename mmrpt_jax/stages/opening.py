@@ -1,5 +1,6 @@
 """Where a run begins: its records, its model, what it reads, its autoencoder, before anything is trained."""
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,14 @@ from mmrpt_jax.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from mmrpt_jax.models import TransformerConfig, VisionConfig, VLMConfig
 from mmrpt_jax.models.autoencoder import Autoencoder, PatchAutoencoder
 from mmrpt_jax.models.config import LatentConfig, UnifiedConfig
+from mmrpt_jax.models.families.flux import read_autoencoder
 from mmrpt_jax.models.linear_autoencoder import (
     fit_linear_autoencoder,
     load_linear_autoencoder,
     save_linear_autoencoder,
 )
 from mmrpt_jax.stages.published import open_published
+from mmrpt_jax.stages.published_unified import PublishedUnified
 from mmrpt_jax.stages.trained import with_training
 
 _TOKENIZER_CORPUS = 2000
@@ -61,12 +64,21 @@ def model_config(config: ConfigDict, vocab_size: int) -> VLMConfig:
 
 
 def unified_config(config: ConfigDict, vocab_size: int) -> UnifiedConfig:
-    """The model that also draws: `config.latent` says how many pixels a latent holds, and what draws."""
+    """The model that also draws: `config.latent` says how many pixels a latent holds, and what draws.
+
+    Or that of the checkpoint that the config names, of which `config.latent` says how large it draws.
+
+    Raises:
+        ValueError: that checkpoint does not draw, or not images of that size.
+    """
+    if config.init.hf:
+        model = _drawing_checkpoint(config).unified(tuple(config.latent.image_size) or None)
+        return dataclasses.replace(model, vlm=with_training(model.vlm, config))
     latent, vlm = config.latent, model_config(config, vocab_size)
     return UnifiedConfig(
         vlm=vlm,
         latent=LatentConfig(
-            channels=latent.channels if latent.autoencoder == "linear" else 3 * latent.downsample**2,
+            channels=3 * latent.downsample**2 if latent.autoencoder == "patch" else latent.channels,
             downsample=latent.downsample,
             height=vlm.vision.image_height // latent.downsample,
             width=vlm.vision.image_width // latent.downsample,
@@ -75,6 +87,13 @@ def unified_config(config: ConfigDict, vocab_size: int) -> UnifiedConfig:
         ),
         experts=latent.experts,
     )
+
+
+def _drawing_checkpoint(config: ConfigDict) -> PublishedUnified:
+    published = open_published(config.init.hf)
+    if not isinstance(published, PublishedUnified):
+        raise ValueError(f"the checkpoint in {published.folder} does not draw")
+    return published
 
 
 def open_processor(config: ConfigDict, workdir: Path) -> Processor:
@@ -92,10 +111,16 @@ def fixed_processor(config: ConfigDict, tokenizer: Tokenizer) -> FixedSizeProces
 
 
 def open_autoencoder(config: ConfigDict, workdir: Path) -> Autoencoder:
-    """Between pictures and what is drawn of them; a linear one is the workdir's, else the given one, else fitted."""
+    """Between pictures and what is drawn of them.
+
+    A linear one is the workdir's, else the given one, else fitted; one of convolutions is given, or the checkpoint's.
+    """
     latent = config.latent
     if latent.autoencoder == "patch":
         return PatchAutoencoder(latent.downsample, shift=latent.shift, scale=latent.scale)
+    if latent.autoencoder == "kl":
+        path = config.init.autoencoder
+        return read_autoencoder(Path(path)) if path else _drawing_checkpoint(config).autoencoder()
     path = workdir / "autoencoder.safetensors"
     if not path.exists():
         if config.init.autoencoder:

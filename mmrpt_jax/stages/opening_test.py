@@ -8,7 +8,13 @@ from mmrpt_jax.data.tokenizer import train_tokenizer
 from mmrpt_jax.stages.opening import model_config, open_source, open_tokenizer, unified_config
 
 # Everything trains, in float32.
-PLAIN = {"frozen": (), "param_dtype": "float32", "compute_dtype": "float32", "lora": {"rank": 0}}
+PLAIN = {
+    "frozen": (),
+    "param_dtype": "float32",
+    "compute_dtype": "float32",
+    "remat": False,
+    "lora": {"rank": 0},
+}
 OWN = {"init": {"hf": ""}, "train": PLAIN}
 DATA = {"kind": "scenes", "world": "biased", "records": 5, "path": "", "split": "train"}
 

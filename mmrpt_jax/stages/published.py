@@ -12,11 +12,13 @@ from mmrpt_jax.data.checkpoint_tokenizer import load_checkpoint_tokenizer
 from mmrpt_jax.data.preprocessing.families import image_text, read_preprocessor
 from mmrpt_jax.data.preprocessing.preprocessor import ImagePreprocessor
 from mmrpt_jax.models import VLMConfig
+from mmrpt_jax.models.families.drawing import drawing_family_of
 from mmrpt_jax.models.families.registry import Family, find_family
 from mmrpt_jax.models.hub import resolve_checkpoint
 from mmrpt_jax.models.import_weights import read_weights
 from mmrpt_jax.models.weight_table import Weight
 from mmrpt_jax.stages.checks import ConfigError
+from mmrpt_jax.stages.published_unified import PublishedUnified
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +89,7 @@ def check_published(config: ConfigDict) -> None:
         raise ConfigError(f"config.init.hf: {error}") from error
 
 
-def open_published(name: str) -> Published:
+def open_published(name: str) -> Published | PublishedUnified:
     """Opens a local directory, or "hub:owner/name".
 
     Raises:
@@ -95,6 +97,8 @@ def open_published(name: str) -> Published:
         ValueError: it is of a family that is not known, or its files do not belong together.
     """
     folder = resolve_checkpoint(name)
+    if kind := drawing_family_of(folder):
+        return PublishedUnified(folder, kind)
     path = folder / "config.json"
     if not path.is_file():
         raise FileNotFoundError(f"{folder} is no checkpoint: there is no config.json in it")

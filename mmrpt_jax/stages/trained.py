@@ -15,13 +15,20 @@ from mmrpt_jax.stages.checks import ConfigError, at_least, one_of
 
 
 def with_training(model: VLMConfig, config: ConfigDict) -> VLMConfig:
-    """The model in the numbers of `config.train`, and with its adapters.
+    """The model in the numbers of `config.train`, with its adapters, and with what it stores of its layers.
 
     Raises:
         ValueError: a target of theirs matches no projection.
     """
     train = config.train
-    model = dataclasses.replace(model, param_dtype=train.param_dtype, compute_dtype=train.compute_dtype)
+    tower = dataclasses.replace(model.vision.transformer, remat=train.remat)
+    model = dataclasses.replace(
+        model,
+        decoder=dataclasses.replace(model.decoder, remat=train.remat),
+        vision=dataclasses.replace(model.vision, transformer=tower),
+        param_dtype=train.param_dtype,
+        compute_dtype=train.compute_dtype,
+    )
     if not train.lora.rank:
         return model
     return adapt(model, tuple(train.lora.targets), rank=train.lora.rank, alpha=train.lora.alpha)

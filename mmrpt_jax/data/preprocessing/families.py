@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import transformers
 
@@ -102,6 +102,21 @@ BAGEL_TEMPLATE = (
     "{% endfor %}{% endfor %}{% if add_generation_prompt %}<|im_start|>{% endif %}"
 )
 
+
+class Conventions(NamedTuple):
+    """What checkpoints of a family read that say nothing of it in their folders.
+
+    Attributes:
+        text: how an image is written.
+        template: of chats.
+        understanding: from the tower's patch size and the longest edge that it knows, in pixels, to what it reads.
+    """
+
+    text: ImageText
+    template: str
+    understanding: Callable[[int, int], ImagePreprocessor]
+
+
 # By `model_type` of the checkpoint's config.
 FAMILIES: Mapping[str, Family] = MappingProxyType(
     {
@@ -148,9 +163,14 @@ def image_text(model_type: str) -> ImageText:
     return text
 
 
-def bagel_understanding(patch_size: int = 14) -> ImagePreprocessor:
-    """What BAGEL's vision tower reads; the numbers stand in its code, not in its folder."""
-    tiling = WholeImage(BoundedEdges(patch_size, min_edge=224, max_edge=980, max_pixels=14 * 14 * 9 * 1024))
+def bagel_understanding(patch_size: int = 14, max_edge: int = 980) -> ImagePreprocessor:
+    """What BAGEL's vision tower reads; the numbers stand in its code, not in its folder.
+
+    Args:
+        patch_size: of the tower.
+        max_edge: how far the tower's learned positions go, in pixels.
+    """
+    tiling = WholeImage(BoundedEdges(patch_size, min(224, max_edge), max_edge, max_pixels=14 * 14 * 9 * 1024))
     return ImagePreprocessor(tiling, patch_size, 1, "bicubic", _HALF, _HALF)
 
 
@@ -158,6 +178,12 @@ def bagel_drawing(patch_size: int = 16) -> ImagePreprocessor:
     """What BAGEL's autoencoder reads: as many latent tokens as there are patches of 16 x 16 pixels."""
     tiling = WholeImage(BoundedEdges(patch_size, min_edge=512, max_edge=1024, max_pixels=14 * 14 * 9 * 1024))
     return ImagePreprocessor(tiling, patch_size, 1, "bicubic", _HALF, _HALF)
+
+
+# Of families that draw, named as in `models.families.drawing`.
+DRAWING_CONVENTIONS: Mapping[str, Conventions] = MappingProxyType(
+    {"bagel": Conventions(BAGEL_TEXT, BAGEL_TEMPLATE, bagel_understanding)}
+)
 
 
 def _family(model_type: str) -> Family:

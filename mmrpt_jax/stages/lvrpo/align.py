@@ -119,7 +119,7 @@ def _answering(run: Run, reference: Any, arm: Arm, completions: CompletionsWrite
 def _drawing(run: Run, reference: Any, arm: Arm, drawings: DrawingsWriter) -> Drawing:
     cfg = run.config.generation
     sampler = image_sampler(cfg.sampler)
-    coder, latent = run.coder, run.model.latent
+    coder, latent, decode = run.coder, run.model.latent, jax.jit(decode_tokens, static_argnums=2)
     rewards = drawing_rewards(reward_weights(run.config, arm), encoder=open_encoder(cfg.encoder))
     velocity = _velocity(run, arm, sampler)
     # At the first update the present policy is the one that sampled.
@@ -128,7 +128,8 @@ def _drawing(run: Run, reference: Any, arm: Arm, drawings: DrawingsWriter) -> Dr
         rollout=jax.jit(
             make_image_rollout(run.model, sampler, group_size=cfg.group_size, same_noise=cfg.same_noise)
         ),
-        decode=jax.jit(lambda latents: decode_tokens(coder, latents, latent)),
+        # The autoencoder is an argument: compiled in, its weights would be there twice.
+        decode=lambda latents: decode(coder, latents, latent),
         rewards=rewards,
         advantage=_compare(cfg.advantage, arm),
         group_size=cfg.group_size,

@@ -93,21 +93,28 @@ def _learned_steps(config: ConfigDict, algorithm: str) -> int:
 def _judging(config: ConfigDict, model: UnifiedConfig, arm: Arm) -> float:
     """What the model says of the images drawn for one prompt per prompt learned from; rules cost nothing."""
     cfg, data, weights = config.generation, config.data, reward_weights(config, arm)
-    images, short = cfg.prompts_per_step * cfg.group_size, min(data.prompt_lengths)
-    spent = 0.0
+    images = cfg.prompts_per_step * cfg.group_size
+    seen, spent = {"prompt_tokens": min(data.prompt_lengths), **_patches(config)}, 0.0
     if "prompt_likelihood" in weights:
         branch = max(data.drawing_lengths)
-        spent += forward_flops(model.vlm, prompts=images, group=1, prompt_tokens=short, branch_tokens=branch)
+        spent += forward_flops(model.vlm, prompts=images, group=1, branch_tokens=branch, **seen)
     if "knowledge" in weights:
         shape = {"prompts": images * QUESTIONS, "group": 1, "branch_tokens": max(data.branch_lengths)}
-        spent += forward_flops(model.vlm, prompt_tokens=short, **shape)
+        spent += forward_flops(model.vlm, **seen, **shape)
     if "yes_probability" in weights:
         # Yes and no are compared, padded as captions are.
         shape = {"prompts": images * THINGS, "group": 2, "branch_tokens": min(data.caption_lengths)}
-        spent += forward_flops(model.vlm, prompt_tokens=short, **shape)
+        spent += forward_flops(model.vlm, **seen, **shape)
     return spent
 
 
 def _answer_shape(config: ConfigDict) -> dict[str, int]:
     data = config.data
-    return {"prompt_tokens": max(data.prompt_lengths), "branch_tokens": max(data.branch_lengths)}
+    lengths = {"prompt_tokens": max(data.prompt_lengths), "branch_tokens": max(data.branch_lengths)}
+    return {**lengths, **_patches(config)}
+
+
+def _patches(config: ConfigDict) -> dict[str, int]:
+    """Of a prompt's image, where images may have any size."""
+    counts = config.data.patch_counts
+    return {"patches": max(counts)} if counts else {}

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt8
 
 from mmrpt_jax.data.drawing_source import DrawingSource
 from mmrpt_jax.data.examples import PickDrawing
@@ -20,9 +21,8 @@ from mmrpt_jax.training.supervised import SupervisedBatch
 
 def drawing_tokens(run: Run, texts: Sequence[str]) -> PromptTokens:
     """Prompts that ask for pictures, as arrays; an empty text is the prompt that guidance steers away from."""
-    return run.processor.prompts(
-        [run.wording.drawing_prompt(text) for text in texts], lengths=run.config.data.drawing_lengths
-    )
+    prompts = [run.wording.drawing_prompt(text) for text in texts]
+    return run.processor.prompts(prompts, lengths=run.config.data.drawing_lengths, answered=False)
 
 
 def question_batches(run: Run, suffix: str = "") -> Callable[[int], Iterator[SupervisedBatch]]:
@@ -48,7 +48,7 @@ def drawing_batches(run: Run, suffix: str = "") -> Callable[[int], Iterator[Draw
     cfg = run.config.drawing
 
     def build(batch: dict) -> DrawingBatch:
-        images = np.asarray(batch["image"])[:, None]
+        images = _enlarged(batch["image"], run.model.latent.image_size)[:, None]
         weights = np.ones(images.shape[:2], np.float32)
         prompts = drawing_tokens(run, batch["text"])
         return run.place(DrawingBatch(prompts, images, weights, np.asarray(batch["seed"], np.int32)))
@@ -57,6 +57,12 @@ def drawing_batches(run: Run, suffix: str = "") -> Callable[[int], Iterator[Draw
     return batches(
         _drawings(run), transform, build, seed=run.data_seed(f"drawing{suffix}"), batch_size=cfg.batch_size
     )
+
+
+def _enlarged(images: UInt8[np.ndarray, "B h w 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "B H W 3"]:
+    """Pictures in the size that is drawn, a multiple of theirs: pixels become squares, which `scenes.read` undoes."""
+    down, across = (wanted // found for wanted, found in zip(size, images.shape[1:3], strict=True))
+    return images.repeat(down, axis=1).repeat(across, axis=2)
 
 
 def questions_to_answer(run: Run, *, prompts: int) -> Callable[[int], Iterator[PromptBatch]]:

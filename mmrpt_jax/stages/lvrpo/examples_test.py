@@ -29,7 +29,13 @@ SCENES = 48
 
 
 # Everything trains, in float32.
-PLAIN = {"frozen": (), "param_dtype": "float32", "compute_dtype": "float32", "lora": {"rank": 0}}
+PLAIN = {
+    "frozen": (),
+    "param_dtype": "float32",
+    "compute_dtype": "float32",
+    "remat": False,
+    "lora": {"rank": 0},
+}
 
 
 def tiny_config() -> ConfigDict:

@@ -1,14 +1,16 @@
 """Wrong configs end here, in one sentence, before anything is computed."""
 
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from mmrpt_jax.models.config import EXPERTS, PREDICTIONS
+from mmrpt_jax.models.families.flux import file_config
 from mmrpt_jax.objectives import FLOW_KL_KINDS, VARIANTS
 from mmrpt_jax.rewards import IMAGE_REWARDS, READ_GAIN, REWARDS
-from mmrpt_jax.scenes import WORLDS
+from mmrpt_jax.scenes import IMAGE_SIZE, WORLDS
 from mmrpt_jax.stages.advantages import COMBINE, SCALES
 from mmrpt_jax.stages.checks import (
     ConfigError,
@@ -24,6 +26,7 @@ from mmrpt_jax.stages.lvrpo.align import image_sampler
 from mmrpt_jax.stages.lvrpo.arms import ARMS
 from mmrpt_jax.stages.lvrpo.rewards import EXTERNAL, open_encoder
 from mmrpt_jax.stages.opening import model_config, unified_config
+from mmrpt_jax.stages.published import check_published
 from mmrpt_jax.stages.trained import check_training
 from mmrpt_jax.stages.weight_checks import check_shapes, check_weights
 from mmrpt_jax.training.image_policy import IMAGE_LOSSES
@@ -75,6 +78,7 @@ def check_config(config: ConfigDict) -> None:
             raise ConfigError(f"config.{field} is empty, so there is nothing to evaluate")
     check_image_size(config)
     check_files(config)
+    check_published(config)
     _check_latents(config)
     check_training(config, unified_config)
     check_weights(config, "weights", unified_config)
@@ -110,7 +114,7 @@ def _names(config: ConfigDict) -> list[tuple[str, Sequence[Any], Collection[Any]
         ("pretrain.weights", list(config.pretrain.weights), ("captions", "questions", "drawings")),
         ("sft.weights", list(config.sft.weights), ("questions", "drawings")),
         ("latent.experts", [config.latent.experts], EXPERTS),
-        ("latent.autoencoder", [config.latent.autoencoder], ("linear", "patch")),
+        ("latent.autoencoder", [config.latent.autoencoder], ("linear", "patch", "kl")),
         ("latent.prediction", [config.latent.prediction], PREDICTIONS),
         ("evaluate.drawn_worlds", config.evaluate.drawn_worlds, WORLDS),
         ("evaluate.question_worlds", config.evaluate.question_worlds, WORLDS),
@@ -134,6 +138,9 @@ def _names(config: ConfigDict) -> list[tuple[str, Sequence[Any], Collection[Any]
 
 
 def _check_latents(config: ConfigDict) -> None:
+    if config.init.hf:
+        _check_drawn_size(config)
+        return
     latent, vision = config.latent, config.model.vision
     token = latent.downsample * latent.pack
     for side in ("height", "width"):
@@ -145,8 +152,28 @@ def _check_latents(config: ConfigDict) -> None:
             )
 
 
+def _check_drawn_size(config: ConfigDict) -> None:
+    """Checks that a public checkpoint draws, and what the verifier reads."""
+    try:
+        height, width = unified_config(config, config.tokenizer.vocab_size).latent.image_size
+    except ValueError as error:
+        raise ConfigError(f"config.init.hf: {error}") from error
+    if height != width or height % IMAGE_SIZE:
+        raise ConfigError(
+            f"config.latent.image_size: drawings of {height}x{width} pixels are not read: take a square of a multiple "
+            f"of {IMAGE_SIZE}"
+        )
+
+
 def _check_autoencoder(config: ConfigDict) -> None:
     latent = config.latent
+    if config.init.hf and latent.autoencoder != "kl":
+        raise ConfigError(
+            f"config.latent.autoencoder is {latent.autoencoder!r}: the checkpoint of config.init.hf draws the latents "
+            "of the one beside it, 'kl'"
+        )
+    if latent.autoencoder == "kl" and not config.init.hf:
+        _check_convolutions(config)
     if latent.autoencoder != "linear":
         return
     pixels = 3 * latent.downsample**2
@@ -158,6 +185,24 @@ def _check_autoencoder(config: ConfigDict) -> None:
     if config.init.autoencoder:
         shapes = {"mean": (pixels,), "basis": (pixels, latent.channels), "scale": (1,)}
         check_shapes("init.autoencoder", config.init.autoencoder, shapes)
+
+
+def _check_convolutions(config: ConfigDict) -> None:
+    path, latent = config.init.autoencoder, config.latent
+    if not path:
+        raise ConfigError(
+            "config.latent.autoencoder='kl' needs trained weights: name their file as config.init.autoencoder, or a "
+            "checkpoint that has them as config.init.hf"
+        )
+    try:
+        found = file_config(Path(path))
+    except ValueError as error:
+        raise ConfigError(f"config.init.autoencoder: {error}") from error
+    if (found.channels, found.downsample) != (latent.channels, latent.downsample):
+        raise ConfigError(
+            f"config.latent: channels is {latent.channels} and downsample {latent.downsample}, those of {path} are "
+            f"{found.channels} and {found.downsample}"
+        )
 
 
 def _check_imitation(config: ConfigDict) -> None:

@@ -1,7 +1,10 @@
 """What a config would do, before it does it: sizes, batch arithmetic, memory as XLA counts it."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
+import optax
 from ml_collections import ConfigDict
 
 from mmrpt_jax.models import (
@@ -19,6 +22,8 @@ from mmrpt_jax.stages.opening import model_config
 from mmrpt_jax.stages.trained import describe_training, parts_of
 from mmrpt_jax.training.policy import PolicyBatch, make_policy_step
 from mmrpt_jax.training.state import TrainState, init_of, make_optimizer
+
+_Step = Callable[[TrainState, PolicyBatch], tuple[TrainState, dict]]
 
 
 def describe_plan(config: ConfigDict) -> str:
@@ -52,13 +57,12 @@ def _own_steps(config: ConfigDict, name: str) -> str:
     return f"{config.fill.warmup_steps:,} warm-up steps + {config.rl.steps:,} policy steps"
 
 
-def _update_memory(config: ConfigDict, model: VLMConfig, params) -> int:
+def policy_update(
+    config: ConfigDict, model: VLMConfig
+) -> tuple[_Step, optax.GradientTransformation, PolicyBatch]:
+    """The update of stage 4, its optimizer, and the shapes of its batch at the longest lengths."""
     rl, data = config.rl, config.data
     b, g, p, r = rl.prompts_per_step, rl.group_size, max(data.prompt_lengths), max(data.branch_lengths)
-    optimizer = make_optimizer(learning_rate=rl.learning_rate, steps=rl.steps)
-    trained, frozen = parts_of(config, params)
-    moments = jax.eval_shape(init_of(optimizer), trained)
-    state = TrainState(_array((), jnp.int32), trained, moments, frozen)
     tokens = _array((b, g, r), jnp.int32)
     mask, floats = _array((b, g, r), bool), _array((b, g, r), jnp.float32)
     reference = None if rl.loss.kl == "none" else floats
@@ -71,6 +75,7 @@ def _update_memory(config: ConfigDict, model: VLMConfig, params) -> int:
         _array((b, g), bool),
         reference,
     )
+    optimizer = make_optimizer(learning_rate=rl.learning_rate, steps=rl.steps)
     step = make_policy_step(
         model,
         optimizer,
@@ -79,6 +84,14 @@ def _update_memory(config: ConfigDict, model: VLMConfig, params) -> int:
         micro_batches=rl.micro_batches,
         **loss_options(config),
     )
+    return step, optimizer, batch
+
+
+def _update_memory(config: ConfigDict, model: VLMConfig, params) -> int:
+    step, optimizer, batch = policy_update(config, model)
+    trained, frozen = parts_of(config, params)
+    moments = jax.eval_shape(init_of(optimizer), trained)
+    state = TrainState(_array((), jnp.int32), trained, moments, frozen)
     memory = jax.jit(step, donate_argnums=0).lower(state, batch).compile().memory_analysis()
     held = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
     return held - memory.alias_size_in_bytes
