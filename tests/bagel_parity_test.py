@@ -113,7 +113,7 @@ def rows(segments):
 
 
 def split(rows, behind):
-    return split_rows(rows, [len(row) - behind for row in rows], PAD)
+    return split_rows(rows, [len(row) - behind for row in rows], image=PAD)
 
 
 def test_sizes_are_read_from_the_tensors(checkpoint):

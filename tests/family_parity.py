@@ -156,7 +156,7 @@ def patches_of(prompts, patch_size, merge):
     return stack_patches(joined, counts=[longest + merge**2], merge=merge)
 
 
-def split_rows(ids, starts, image_id=IMAGE):
+def split_rows(ids, starts, *, image=IMAGE):
     """Prompts up to `starts`; behind them two branches: the rest of the row, and the same backwards without its end."""
     longest = max(len(row) - start for row, start in zip(ids, starts, strict=True))
     prompt = PromptTokens(*(np.zeros((len(ids), max(starts)), kind) for kind in (int, bool, bool)))
@@ -164,7 +164,7 @@ def split_rows(ids, starts, image_id=IMAGE):
     for b, start in enumerate(starts):
         rest = ids[b][start:]
         prompt.ids[b, :start], prompt.valid[b, :start] = ids[b][:start], True
-        prompt.image_slots[b, :start] = ids[b][:start] == image_id
+        prompt.image_slots[b, :start] = ids[b][:start] == image
         for g, words in enumerate((rest, rest[-2::-1])):
             branches.ids[b, g, : len(words)], branches.valid[b, g, : len(words)] = words, True
     return prompt, branches

@@ -42,14 +42,15 @@ def directory(request, tmp_path_factory):
     )
     wrapped.save_pretrained(folder)
     SiglipImageProcessorPil(size={"height": 14, "width": 14}, resample=2).save_pretrained(folder)
+    save_random(
+        transformers.SiglipModel(transformers.SiglipConfig(text_config=TEXT, vision_config=VISION)), folder
+    )
     return folder
 
 
 @pytest.fixture(scope="module")
 def theirs(directory):
-    model = transformers.SiglipModel(transformers.SiglipConfig(text_config=TEXT, vision_config=VISION))
-    save_random(model, directory)
-    return model
+    return transformers.SiglipModel.from_pretrained(directory).eval()
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,6 @@ def get_config() -> ConfigDict:
     config.model.vision.image_width = 160
     config.caption.steps = 1000
     config.caption.captions_per_image = 1
-    config.caption.infill_every = 2
     config.finetune.steps = 200
     config.evaluate.fill_items = 600
     return config

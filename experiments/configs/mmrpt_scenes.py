@@ -111,7 +111,7 @@ def _train() -> dict[str, Any]:
 
 
 def _caption() -> dict[str, Any]:
-    """Stage 1; no steps of its own here: the base comes with the package."""
+    """Stage 1, and the control that goes on with it; no steps of its own here: the base comes with the package."""
     return {
         "steps": 0,
         "batch_size": 32,
@@ -120,7 +120,7 @@ def _caption() -> dict[str, Any]:
         "warmup": 200,
         "micro_batches": 1,
         "image_dropout": 0.1,
-        "infill_every": 0,
+        "infill_every": 2,  # every second batch asks for blanks
     }
 
 

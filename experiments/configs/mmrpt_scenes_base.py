@@ -20,5 +20,5 @@ def get_config() -> ConfigDict:
     config.save_every = 300
     config.init.weights = ""
     config.init.tokenizer = ""
-    config.caption.steps = 3600
+    config.caption.update(steps=3600, infill_every=0)
     return config
