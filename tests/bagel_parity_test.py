@@ -12,11 +12,13 @@ import pytest
 import transformers
 from safetensors.numpy import load_file
 
-from mmrpt_jax.models import VLM, BranchTokens, UnifiedConfig
+from mmrpt_jax.models import VLM, BranchTokens, UnifiedConfig, abstract_parameters
+from mmrpt_jax.models.export_weights import write_weights
 from mmrpt_jax.models.families import bagel
+from mmrpt_jax.models.import_weights import read_weights
 from mmrpt_jax.models.unified import encode_prompt, encode_thoughts, velocity
 from tests.bagel_numpy import Bagel, Noise, Picture, Text, run
-from tests.family_parity import branch_logits, exported, import_tensors, patches_of, split_rows
+from tests.family_parity import branch_logits, patches_of, split_rows, torch
 from tests.tiny_bagel import (
     CHANNELS,
     HEADS,
@@ -33,8 +35,6 @@ from tests.tiny_bagel import (
     table_of_positions,
     write_checkpoint,
 )
-
-torch = pytest.importorskip("torch", reason="parity tests need torch: pip install 'mmrpt_jax[parity]'")
 
 PAD, START, END = 70, 71, 72
 
@@ -70,7 +70,9 @@ def checkpoint(tmp_path_factory):
         bagel.read_config(folder), shapes, image_marks=(START, END), image_size=(4 * 8, 3 * 8)
     )
     table = bagel.weight_table(config)
-    params = import_tensors(config, table, tensors)
+    params = read_weights(
+        bagel.weights_file(folder), table, abstract_parameters(config), ignored=bagel.IGNORED
+    )
     return Checkpoint(Bagel(tensors, LLM, VIT, (START, END)), config, params, table)
 
 
@@ -136,7 +138,8 @@ def test_sizes_are_read_from_the_tensors(checkpoint):
 def found_logits(checkpoint, images, rows):
     """Of the last five tokens of each prompt: [B 5 V]."""
     batch = split(rows, 5)
-    ours = branch_logits(checkpoint.config.vlm, checkpoint.params, patches_of(images, PATCH, 1), *batch)
+    patches = patches_of(images, PATCH, 1)
+    ours = branch_logits(checkpoint.config.vlm, checkpoint.params, patches, *batch)
     return np.asarray(ours[:, 0])
 
 
@@ -221,9 +224,10 @@ def test_tower_equals_transformers(checkpoint, images):
     np.testing.assert_allclose(found[0], theirs.numpy() + table_of_positions(SIDE), atol=1e-4)
 
 
-def test_weights_come_back_bit_for_bit(checkpoint):
+def test_weights_come_back_bit_for_bit(checkpoint, tmp_path):
     stored = checkpoint.theirs.weights
-    written = exported(checkpoint.table, checkpoint.params)
+    write_weights(tmp_path, checkpoint.table, checkpoint.params)
+    written = load_file(tmp_path / "model.safetensors")
     shapes = {name: tensor.shape for name, tensor in stored.items()}
     tables = bagel.fixed_tables(checkpoint.config, shapes)
     assert written.keys() | tables.keys() == stored.keys()

@@ -145,31 +145,6 @@ def save_random(model, folder):
     return json.loads((folder / "config.json").read_text())
 
 
-def import_tensors(config, table, tensors):
-    """Our parameters from a checkpoint's tensors."""
-    shapes, params = flatten(abstract_parameters(config)), {}
-    for name, weight in match_table(table, shapes).items():
-        read = [weight.to_ours(tensors[theirs]) for theirs in weight.their_names(shapes[name].shape)]
-        array = np.stack(read) if weight.stacked else read[0]
-        assert array.shape == shapes[name].shape, name
-        *nodes, leaf = name.split("/")
-        node = params
-        for part in nodes:
-            node = node.setdefault(part, {})
-        node[leaf] = np.ascontiguousarray(array)
-    return params
-
-
-def exported(table, params):
-    """The checkpoint's tensors, made of our parameters again."""
-    pieces, leaves = {}, flatten(params)
-    for name, weight in match_table(table, leaves).items():
-        arrays = leaves[name] if weight.stacked else [leaves[name]]
-        for theirs, array in zip(weight.their_names(leaves[name].shape), arrays, strict=True):
-            pieces.setdefault(theirs, {})[weight.part] = weight.layout.to_theirs(array)
-    return {name: np.concatenate([held[part] for part in sorted(held)]) for name, held in pieces.items()}
-
-
 def patches_of(prompts, patch_size, merge):
     """The patches of each prompt's images [h w 3], padded to the longest prompt and one block more."""
     cut = [

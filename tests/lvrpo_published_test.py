@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 from experiments import export
 from mmrpt_jax.models import AutoencoderConfig, abstract_parameters, initialise
-from mmrpt_jax.models.families import flux
+from mmrpt_jax.models.families import bagel, flux
 from mmrpt_jax.models.weight_table import flatten, match_table
 from mmrpt_jax.scenes import WORLDS, render, sample_scene
 from mmrpt_jax.stages.checks import ConfigError
@@ -91,6 +91,9 @@ def test_what_is_exported_can_be_begun_with(finished, checkpoint, tmp_path):
     given, written = (open_published(str(folder)) for folder in (checkpoint, out))
     abstract = abstract_parameters(given.unified())
     jax.tree.map(np.testing.assert_array_equal, written.weights(abstract), given.weights(abstract))
+    # Its own code wants every tensor, learned or not.
+    tensors = [load_file(bagel.weights_file(folder)) for folder in (checkpoint, out)]
+    assert tensors[0].keys() == tensors[1].keys()
     assert (out / "ae.safetensors").read_bytes() == (checkpoint / "ae.safetensors").read_bytes()
 
 
@@ -161,8 +164,7 @@ def test_a_wrong_beginning_ends_before_any_work(config, changes, message):
 
 
 def test_a_checkpoint_that_does_not_draw_is_told(config, write_tokenizer, tmp_path):
-    write_qwen2_5_vl(tmp_path, write_tokenizer)
-    config.init.hf = str(tmp_path)
+    config.init.hf = str(write_qwen2_5_vl(tmp_path, write_tokenizer))
     with pytest.raises(ConfigError, match=rf"config\.init\.hf: the checkpoint in {tmp_path} does not draw"):
         check_config(config)
 

@@ -3,8 +3,9 @@
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +21,7 @@ def write_weights(
     table: Iterable[Weight],
     params: Any,
     *,
+    others: Mapping[str, np.ndarray] = MappingProxyType({}),
     max_shard_bytes: int = 5 * 10**9,
     dtype: Any = None,
 ) -> None:
@@ -32,6 +34,7 @@ def write_weights(
         directory: made if it is not there.
         table: where the checkpoint keeps which of our weights.
         params: arrays, sharded or not.
+        others: tensors that readers expect beside the weights, by their names.
         max_shard_bytes: a file is not larger, unless a single tensor is.
         dtype: type of the written numbers; by default that of each parameter.
 
@@ -39,7 +42,9 @@ def write_weights(
         FileExistsError: the directory holds weights already.
         ValueError: the table does not give each weight one entry and each of their tensors one value.
     """
-    directory, pieces = Path(directory), _their_tensors(table, params)
+    directory = Path(directory)
+    pieces = _their_tensors(table, params)
+    pieces |= {name: [_Piece(Weight(name, name), array, 0)] for name, array in others.items()}
     directory.mkdir(parents=True, exist_ok=True)
     if any(directory.glob("model*.safetensors*")):
         raise FileExistsError(f"{directory} holds weights already: choose another directory, or remove them")

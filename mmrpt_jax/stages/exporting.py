@@ -29,7 +29,7 @@ def export_model(run: Run, arm: str, directory: Path) -> None:
     published, params = _published(run), run.arm(arm)
     if run.config.train.lora.rank:
         params = merge_lora(params, _lora(run))
-    write_weights(directory, published.weight_table, params)
+    write_weights(directory, published.weight_table, params, others=published.fixed_tensors)
     for path in sorted(published.folder.iterdir()):
         if (path.suffix in _KEPT and not path.name.endswith(_INDEX)) or path.name in published.companions:
             shutil.copyfile(path, directory / path.name)

@@ -2,9 +2,12 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, ClassVar
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from mmrpt_jax.data.checkpoint_processor import CheckpointProcessor
@@ -36,8 +39,9 @@ class Published:
     folder: Path
     numbers: dict[str, Any]
     family: Family
-    # Files of weights beside the model's.
-    companions = ()
+    # Files of weights beside the model's, and tensors in its own that are no weights.
+    companions: ClassVar[tuple[str, ...]] = ()
+    fixed_tensors: ClassVar[Mapping[str, np.ndarray]] = MappingProxyType({})
     preprocessor: ImagePreprocessor
     model: VLMConfig
 

@@ -5,6 +5,7 @@ import functools
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from mmrpt_jax.data.checkpoint_processor import CheckpointProcessor
@@ -37,6 +38,11 @@ class PublishedUnified:
         return (self._family.autoencoder,)
 
     @property
+    def fixed_tensors(self) -> dict[str, np.ndarray]:
+        """Tensors that are no weights, without which its own code does not load the file."""
+        return self._family.fixed_tables(self.unified(), self._shapes())
+
+    @property
     def model(self) -> VLMConfig:
         """What understands, in float32 and without adapters."""
         return self.unified().vlm
@@ -47,10 +53,12 @@ class PublishedUnified:
         Raises:
             ValueError: it cannot draw images of that size, or the files contradict each other.
         """
-        numbers, headers = self._family.read_config(self.folder), open_checkpoint(self._weights_file)
-        shapes = {name: tensor.shape for name, tensor in headers.items()}
+        numbers, shapes = self._family.read_config(self.folder), self._shapes()
         marks = tuple(self._id(mark) for mark in self._family.image_marks)
         return self._family.model_config(numbers, shapes, image_marks=marks, image_size=image_size)
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: tensor.shape for name, tensor in open_checkpoint(self._weights_file).items()}
 
     def processor(self, data: ConfigDict) -> CheckpointProcessor:
         """What it reads, in the buckets of `config.data`."""

@@ -5,6 +5,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from mmrpt_jax.models.autoencoder import Autoencoder
 from mmrpt_jax.models.config import UnifiedConfig
 from mmrpt_jax.models.families import bagel, flux
@@ -22,6 +24,7 @@ class DrawingFamily(NamedTuple):
         weights_file: the file with the weights.
         weight_table: the weights of a config and their names.
         ignored: patterns of names that may be in a checkpoint and are not used.
+        fixed_tables: those that are not learned, made from a config and the shapes of the tensors.
         autoencoder: name of the autoencoder's file.
         read_autoencoder: reads it; raises as `import_weights.read_weights`.
     """
@@ -33,6 +36,7 @@ class DrawingFamily(NamedTuple):
     weights_file: Callable[[Path], Path]
     weight_table: Callable[[UnifiedConfig], list[Weight]]
     ignored: tuple[str, ...]
+    fixed_tables: Callable[[UnifiedConfig, Mapping[str, tuple[int, ...]]], dict[str, np.ndarray]]
     autoencoder: str
     read_autoencoder: Callable[[Path], Autoencoder]
 
@@ -47,6 +51,7 @@ DRAWING_FAMILIES: Mapping[str, DrawingFamily] = MappingProxyType(
             bagel.weights_file,
             bagel.weight_table,
             bagel.IGNORED,
+            bagel.fixed_tables,
             bagel.AUTOENCODER,
             flux.read_autoencoder,
         )
