@@ -13,7 +13,7 @@ PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"]
 # Whose fields a page may name: the page of a method those of its own config, other pages those of either.
 CONFIGS = {"docs/method.md": (mmrpt_scenes,), "docs/lvrpo.md": (lvrpo_scenes,)}
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_FIELD = re.compile(r"\bconfig\.((?:\w+\.)*\w+)")
+_FIELD = re.compile(r"\bconfig\.(?!json\b)((?:\w+\.)*\w+)")
 _FILE = re.compile(r"`((?:[\w.-]+/)+(?:[\w.-]+)?)`")
 
 
