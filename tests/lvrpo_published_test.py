@@ -10,6 +10,8 @@ from safetensors.numpy import load_file, save_file
 
 from experiments import export
 from mmrpt_jax.models import AutoencoderConfig, abstract_parameters, initialise
+from mmrpt_jax.models.autoencoder import PatchAutoencoder, decode_tokens
+from mmrpt_jax.models.config import LatentConfig
 from mmrpt_jax.models.families import bagel, flux
 from mmrpt_jax.models.weight_table import flatten, match_table
 from mmrpt_jax.scenes import WORLDS, render, sample_scene
@@ -123,10 +125,14 @@ def test_a_question_comes_behind_the_patches_of_its_picture(run):
 
 
 def test_pictures_are_enlarged_to_what_is_drawn(run):
-    drawn = next(drawing_batches(run)(0)).images
-    latent = dataclasses.replace(run.model.latent, height=2 * 16, width=2 * 16)
-    larger = dataclasses.replace(run, model=dataclasses.replace(run.model, latent=latent))
-    doubled = np.asarray(next(drawing_batches(larger)(0)).images)
+    def shown(side):
+        # Latents that are pixels can be looked at.
+        latent = LatentConfig(3 * DOWNSAMPLE**2, DOWNSAMPLE, side, side)
+        other = dataclasses.replace(run, model=dataclasses.replace(run.model, latent=latent))
+        vars(other)["coder"] = PatchAutoencoder(DOWNSAMPLE)
+        return np.asarray(decode_tokens(other.coder, next(drawing_batches(other)(0)).clean, latent))
+
+    drawn, doubled = shown(64 // DOWNSAMPLE), shown(128 // DOWNSAMPLE)
     assert drawn.shape == (8, 1, 64, 64, 3) and doubled.shape == (8, 1, 128, 128, 3)
     for down, across in np.ndindex(2, 2):
         np.testing.assert_array_equal(doubled[:, :, down::2, across::2], drawn)

@@ -5,9 +5,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, Int
 
-from mmrpt_jax.models.autoencoder import Autoencoder, encode_tokens
 from mmrpt_jax.models.config import UnifiedConfig
 from mmrpt_jax.models.unified import encode_prompt, velocity
 from mmrpt_jax.models.vlm import PromptTokens
@@ -23,33 +22,30 @@ class DrawingBatch(NamedTuple):
 
     Attributes:
         prompt: what is asked for.
-        images: [B G h w 3], G pictures per prompt.
+        clean: [B G I features], the latents of G pictures per prompt, as `models.autoencoder.encode_tokens` gives them.
         weights: [B G] of each picture in the mean, ≥ 0.
         seeds: [B] of the noise; the noise of a row depends on its own seed alone.
     """
 
     prompt: PromptTokens
-    images: UInt8[Array, "B G h w 3"]
+    clean: Float[Array, "B G I features"]
     weights: Float[Array, "B G"]
     seeds: Int[Array, "B"]
 
 
-def make_drawing_loss(
-    config: UnifiedConfig, coder: Autoencoder, *, shift: float = 1.0, repeats: int = 1
-) -> Callable:
+def make_drawing_loss(config: UnifiedConfig, *, shift: float = 1.0, repeats: int = 1) -> Callable:
     """Builds `loss(params, batch) -> (sum, (count, metrics))`: Σ w |v − (ε − x₀)|² / I·C over pictures.
 
     Times are `sigmoid(N(0, 1))`, shifted towards the noise (BAGEL, arXiv 2505.14683).
 
     Args:
         config: the model.
-        coder: the autoencoder of its latents.
         shift: of the times.
         repeats: noise levels that each picture is shown at; they share its prompt, so that more cost little.
     """
 
     def loss(params, batch: DrawingBatch):
-        clean = jnp.repeat(encode_tokens(coder, batch.images, config.latent), repeats, axis=1)
+        clean = jnp.repeat(batch.clean, repeats, axis=1)
         times, noise = jax.vmap(lambda seed: _corruption(seed, clean.shape[1:], shift))(batch.seeds)
         prompt = encode_prompt(config, params, None, batch.prompt)
         found = velocity(config, params, prompt, interpolate(clean, noise, times), times)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import UInt8
 
@@ -11,6 +12,7 @@ from mmrpt_jax.data.examples import PickDrawing
 from mmrpt_jax.data.prompts import completion, encode_branches
 from mmrpt_jax.data.question_source import QuestionSource
 from mmrpt_jax.models import PromptTokens
+from mmrpt_jax.models.autoencoder import encode_tokens
 from mmrpt_jax.sampling import Conditions
 from mmrpt_jax.stages.run import Run, batches
 from mmrpt_jax.training.answers import PromptBatch
@@ -45,13 +47,15 @@ def question_batches(run: Run, suffix: str = "") -> Callable[[int], Iterator[Sup
 
 def drawing_batches(run: Run, suffix: str = "") -> Callable[[int], Iterator[DrawingBatch]]:
     """Prompts with one picture each."""
-    cfg = run.config.drawing
+    cfg, latent = run.config.drawing, run.model.latent
+    # The autoencoder is an argument, so that its weights are not compiled in.
+    encode = jax.jit(encode_tokens, static_argnums=2)
 
     def build(batch: dict) -> DrawingBatch:
-        images = _enlarged(batch["image"], run.model.latent.image_size)[:, None]
-        weights = np.ones(images.shape[:2], np.float32)
-        prompts = drawing_tokens(run, batch["text"])
-        return run.place(DrawingBatch(prompts, images, weights, np.asarray(batch["seed"], np.int32)))
+        images = run.place(_enlarged(batch["image"], latent.image_size)[:, None])
+        prompts, weights = drawing_tokens(run, batch["text"]), np.ones(images.shape[:2], np.float32)
+        seeds = np.asarray(batch["seed"], np.int32)
+        return run.place(DrawingBatch(prompts, encode(run.coder, images, latent), weights, seeds))
 
     transform = PickDrawing(cfg.text_dropout)
     return batches(

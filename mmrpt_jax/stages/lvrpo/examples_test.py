@@ -13,6 +13,7 @@ from mmrpt_jax.data.drawing_source import DrawingSource
 from mmrpt_jax.data.prompts import Wording
 from mmrpt_jax.data.question_source import QuestionSource
 from mmrpt_jax.data.tokenizer import load_tokenizer
+from mmrpt_jax.models.autoencoder import decode_tokens
 from mmrpt_jax.models.sharding import MESH_AXES, make_mesh
 from mmrpt_jax.scenes import read, strict
 from mmrpt_jax.stages.lvrpo.examples import (
@@ -24,6 +25,7 @@ from mmrpt_jax.stages.lvrpo.examples import (
 )
 from mmrpt_jax.stages.opening import fixed_processor, unified_config
 from mmrpt_jax.stages.run import Run
+from mmrpt_jax.training.drawing import DrawingBatch
 
 SCENES = 48
 
@@ -201,12 +203,17 @@ def drawings():
     return [source[index] for index in range(SCENES)]
 
 
+def shown(run, batch):
+    """The pictures of a batch; their latents are their pixels."""
+    return np.asarray(decode_tokens(run.coder, batch.clean, run.model.latent))
+
+
 def test_pictures_to_imitate_show_what_their_prompts_say(run):
     pictures = {drawing["image"].tobytes(): drawing["prompt"] for drawing in drawings()}
     assert_spread(next(drawing_batches(run)(0)))
     for batch in take(drawing_batches(run), 3):
-        assert batch.images.shape == (8, 1, 64, 64, 3) and not batch.prompt.image_slots.any()
-        for image, text in zip(batch.images[:, 0], texts_of(run, batch.prompt), strict=True):
+        assert not batch.prompt.image_slots.any()
+        for image, text in zip(shown(run, batch)[:, 0], texts_of(run, batch.prompt), strict=True):
             prompt = pictures[image.tobytes()]
             assert text == f"draw the image : {prompt.text}"
             assert strict(read(image).objects, prompt.clauses)
@@ -278,7 +285,11 @@ def test_the_control_imitates_what_the_policies_are_given_and_nothing_that_came_
         return [
             row
             for batch in take(stream, count)
-            for row in zip(texts_of(run, batch.prompt), batch.images, strict=True)
+            for row in zip(
+                texts_of(run, batch.prompt),
+                shown(run, batch) if isinstance(batch, DrawingBatch) else batch.images,
+                strict=True,
+            )
         ]
 
     def scenes(rows):

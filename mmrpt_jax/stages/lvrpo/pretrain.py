@@ -65,7 +65,7 @@ def imitate(
 def imitation_tasks(run: Run, weights: Mapping[str, float]) -> dict[str, Task]:
     """What is imitated, by task: cross-entropy of texts, flow matching of pictures."""
     drawing, text = run.config.drawing, make_supervised_loss(run.vlm)
-    picture = make_drawing_loss(run.model, run.coder, shift=drawing.shift, repeats=drawing.repeats)
+    picture = make_drawing_loss(run.model, shift=drawing.shift, repeats=drawing.repeats)
     losses = {"captions": text, "questions": text, "drawings": picture}
     return {name: Task(losses[name], weight) for name, weight in weights.items()}
 
