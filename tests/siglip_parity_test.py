@@ -89,6 +89,25 @@ def test_the_reward_is_their_cosine(directory, images, expected):
     np.testing.assert_allclose(cosines, (seen * read).sum(axis=-1), atol=1e-5)
 
 
+def test_patches_and_tokens_lie_in_the_space_of_the_embeddings(theirs, directory, images):
+    encoder = load_siglip(directory)
+    processor = SiglipImageProcessorPil.from_pretrained(directory)
+    pixels = processor([Image.fromarray(image) for image in images], return_tensors="np")["pixel_values"]
+    with torch.no_grad():
+        hidden = theirs.vision_model(torch.tensor(np.stack(pixels))).last_hidden_state
+        alone = theirs.vision_model.head(hidden.reshape(-1, 1, hidden.shape[-1])).reshape(hidden.shape)
+    np.testing.assert_allclose(np.stack(encoder.encode_patches(images)), alone.numpy(), atol=1e-4)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
+    tokens, whole = encoder.encode_tokens(TEXTS), encoder.encode_texts(TEXTS)
+    assert [len(rows) for rows in tokens] == [
+        min(len(tokenizer(text.lower())["input_ids"]), LENGTH) for text in TEXTS
+    ]
+    # Where padding stands to the left, the last word is the last token, which speaks for the text.
+    if tokenizer.padding_side == "left":
+        for rows, embedding in zip(tokens, whole, strict=True):
+            np.testing.assert_allclose(rows[-1:], embedding[None][: len(rows)], atol=1e-6)
+
+
 def test_many_are_embedded_in_batches(directory, images):
     encoder = load_siglip(directory)
     many = encoder.encode_images(images * 10)

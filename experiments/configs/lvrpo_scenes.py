@@ -166,8 +166,11 @@ def _generation() -> dict[str, Any]:
             "yes_probability": 0.0,
             "knowledge": 0.0,
             "image_text_cosine": 0.0,
+            "dense_grounding": 0.0,
         },
-        "encoder": "",  # of image_text_cosine: "package.module:name"
+        "encoder": "",  # of the last two: "package.module:name"
+        # Of dense grounding: "max" is the usual form, and a collage of tiles outdoes every picture under it.
+        "grounding": {"pooling": "one_to_one", "top_k": 3, "temperature": 0.1, "global_weight": 0.3},
         "questions_at_a_time": 64,
         # Where all rewards but the smallest agree, there is nothing to learn: groups of less spread teach nothing.
         "advantage": {"combine": "sum_then_normalise", "scale": "group", "min_std": 0.05},

@@ -90,11 +90,27 @@ class DualEncoder(nn.Module):
 
     def encode_images(self, patches: Float[Array, "B N pixels"]) -> Float[Array, "B D"]:
         """Embeds images, cut into patches and normalised."""
-        return self.pool(_see_all(self.image, self.patch_embedding(patches) + self.patch_positions))
+        return self.pool(self._seen(patches))
 
     def encode_texts(self, ids: Int[Array, "B T"]) -> Float[Array, "B D"]:
         """Embeds texts; the last token speaks for its text, be it padding."""
-        return self.head(_see_all(self.text, self.token_embedding[ids] + self.token_positions)[:, -1])
+        return self.encode_tokens(ids)[:, -1]
+
+    def encode_patches(self, patches: Float[Array, "B N pixels"]) -> Float[Array, "B N D"]:
+        """What an image's embedding would be if all of it were like one patch, for each patch.
+
+        The pool is asked about one patch alone, so that patches lie in the space of the texts (as MaskCLIP has it,
+        arXiv 2112.01071, for CLIP).
+        """
+        seen = self._seen(patches)
+        return self.pool(seen.reshape(-1, 1, seen.shape[-1])).reshape(seen.shape)
+
+    def encode_tokens(self, ids: Int[Array, "B T"]) -> Float[Array, "B T D"]:
+        """Embeds every token of texts, padding included, as the last one is embedded for its text."""
+        return self.head(_see_all(self.text, self.token_embedding[ids] + self.token_positions))
+
+    def _seen(self, patches: Float[Array, "B N pixels"]) -> Float[Array, "B N D"]:
+        return _see_all(self.image, self.patch_embedding(patches) + self.patch_positions)
 
 
 def _see_all(stack: Stack, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:

@@ -21,8 +21,10 @@ from mmrpt_jax.rewards.exact import exact_match_score as exact_match_score
 from mmrpt_jax.rewards.format import format_reward as format_reward
 from mmrpt_jax.rewards.format import is_well_formed as is_well_formed
 from mmrpt_jax.rewards.grounded import grounded_match as grounded_match
+from mmrpt_jax.rewards.grounding import DenseEncoder as DenseEncoder
 from mmrpt_jax.rewards.grounding import assign as assign
 from mmrpt_jax.rewards.grounding import grounding as grounding
+from mmrpt_jax.rewards.grounding import make_dense_grounding as make_dense_grounding
 from mmrpt_jax.rewards.instruction import image_validity as image_validity
 from mmrpt_jax.rewards.instruction import instruction_soft as instruction_soft
 from mmrpt_jax.rewards.instruction import instruction_strict as instruction_strict

@@ -5,8 +5,13 @@ one patch may serve all tokens, and a collage of tiles, one for each token, serv
 takes the first way out, the global term the second; together they are meant to be used.
 """
 
+from collections.abc import Sequence
+from typing import Any, Protocol
+
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
+
+from mmrpt_jax.rewards.kinds import TaggedReward
 
 POOLINGS = ("max", "top_k", "mean", "softmax", "one_to_one")
 
@@ -118,6 +123,36 @@ def assign(scores: Float[np.ndarray, "K I"]) -> Int[np.ndarray, " K"]:
     partner = np.full(height + 1, -1)
     partner[owner[1:]] = np.arange(width)
     return partner[1:]
+
+
+class DenseEncoder(Protocol):
+    """Features of the parts of images and of texts, in one space."""
+
+    def encode_patches(
+        self, images: Sequence[UInt8[np.ndarray, "h w 3"]]
+    ) -> Sequence[Float[np.ndarray, "I D"]]:
+        """The features of each image's patches."""
+        ...
+
+    def encode_tokens(self, texts: Sequence[str]) -> Sequence[Float[np.ndarray, "K D"]]:
+        """The features of each text's tokens, without padding."""
+        ...
+
+
+def make_dense_grounding(encoder: DenseEncoder, **options: Any) -> TaggedReward:
+    """The reward `dense_grounding` of the columns `images` and `prompts`: external, for generation.
+
+    Args:
+        encoder: gives the features.
+        **options: of `grounding`.
+    """
+
+    def dense(images: Sequence[np.ndarray], prompts: Sequence[str], **columns: Any) -> list[float]:
+        del columns
+        sides = encoder.encode_tokens(prompts), encoder.encode_patches(images)
+        return [grounding(tokens, patches, **options) for tokens, patches in zip(*sides, strict=True)]
+
+    return TaggedReward("dense_grounding", "external", ("generation",), dense)
 
 
 def _unit_rows(features: Float[np.ndarray, "N D"], name: str) -> Float[np.ndarray, "N D"]:

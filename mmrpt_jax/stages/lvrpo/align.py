@@ -120,7 +120,9 @@ def _drawing(run: Run, reference: Any, arm: Arm, drawings: DrawingsWriter) -> Dr
     cfg = run.config.generation
     sampler = image_sampler(cfg.sampler)
     coder, latent, decode = run.coder, run.model.latent, jax.jit(decode_tokens, static_argnums=2)
-    rewards = drawing_rewards(reward_weights(run.config, arm), encoder=open_encoder(cfg.encoder))
+    rewards = drawing_rewards(
+        reward_weights(run.config, arm), open_encoder(cfg.encoder), cfg.grounding.to_dict()
+    )
     velocity = _velocity(run, arm, sampler)
     # At the first update the present policy is the one that sampled.
     remembered = algorithm_of(run.config, arm) == "nft" and run.config.align.updates_per_rollout > 1

@@ -113,6 +113,7 @@ def tiny_config() -> ConfigDict:
                 "sampler": {**sampler, **guidance, "reduce": "mean"},
                 "rewards": {"instruction_strict": 0.0, "prompt_likelihood": 1.0, "knowledge": 0.0},
                 "encoder": "",
+                "grounding": {"pooling": "max"},
                 "questions_at_a_time": 8,
                 "advantage": advantage,
                 "algorithm": "grpo",

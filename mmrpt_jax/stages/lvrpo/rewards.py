@@ -3,6 +3,7 @@
 import functools
 import importlib
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -13,8 +14,8 @@ from mmrpt_jax.data.tokenizer import EOS
 from mmrpt_jax.models.forward import forward
 from mmrpt_jax.rewards import (
     IMAGE_REWARDS,
-    ImageTextEncoder,
     RewardFn,
+    make_dense_grounding,
     make_image_text_cosine,
     prompt_likelihood,
     questions_of_clauses,
@@ -28,30 +29,39 @@ from mmrpt_jax.stages.run import Run
 from mmrpt_jax.training.drawings import DrawingPrompts
 from mmrpt_jax.training.judging import per_member
 
-# The one reward of kind "external".
-EXTERNAL = "image_text_cosine"
+# The rewards of kind "external", and what they ask an encoder for.
+EXTERNAL = {
+    "image_text_cosine": ("encode_images", "encode_texts"),
+    "dense_grounding": ("encode_patches", "encode_tokens"),
+}
 
 
 def drawing_rewards(
-    weights: Mapping[str, float], encoder: ImageTextEncoder | None = None
+    weights: Mapping[str, float], encoder: Any = None, grounding: Mapping[str, Any] = MappingProxyType({})
 ) -> dict[str, tuple[RewardFn, float]]:
-    """Name -> (reward, weight); the one of kind "external" asks `encoder`."""
+    """Name -> (reward, weight).
+
+    Args:
+        weights: by name.
+        encoder: what rewards of kind "external" ask.
+        grounding: options of dense grounding.
+    """
     known = dict(IMAGE_REWARDS)
     if encoder is not None:
-        cosine = make_image_text_cosine(encoder)
-        known[cosine.name] = cosine
+        external = make_image_text_cosine(encoder), make_dense_grounding(encoder, **grounding)
+        known |= {reward.name: reward for reward in external}
     return {name: (known[name].fn, weight) for name, weight in weights.items()}
 
 
 @functools.cache
-def open_encoder(name: str) -> ImageTextEncoder | None:
+def open_encoder(name: str) -> Any:
     """The image-text encoder that "package.module:name" names, or what that makes when called; None for no name.
 
     What stands behind a second colon is given to the call: `mmrpt_jax.stages.lvrpo.siglip_encoder:load_siglip:DIR`.
     It is made once, however often it is asked for.
 
     Raises:
-        ConfigError: there is no such thing, it fails, or it does not embed images and texts.
+        ConfigError: there is no such thing, it fails, or it embeds nothing.
     """
     if not name:
         return None
@@ -59,15 +69,20 @@ def open_encoder(name: str) -> ImageTextEncoder | None:
     attribute, *argument = rest.split(":", maxsplit=1)
     try:
         found = getattr(importlib.import_module(module), attribute)
-        embeds = hasattr(found, "encode_images") and not isinstance(found, type)
+        embeds = _embeds(found) and not isinstance(found, type)
         encoder = found if embeds else found(*argument)
     # A user's own code, which may fail in any way.
     except Exception as error:
         told = " ".join(str(error).split()) or "no message"
         raise ConfigError(f"config.generation.encoder={name!r}: {type(error).__name__}: {told}") from error
-    if not (hasattr(encoder, "encode_images") and hasattr(encoder, "encode_texts")):
-        raise ConfigError(f"config.generation.encoder={name!r} has no encode_images and encode_texts")
+    if not _embeds(encoder):
+        wanted = ", nor ".join(" and ".join(methods) for methods in EXTERNAL.values())
+        raise ConfigError(f"config.generation.encoder={name!r} has neither {wanted}")
     return encoder
+
+
+def _embeds(encoder: Any) -> bool:
+    return any(all(hasattr(encoder, method) for method in methods) for methods in EXTERNAL.values())
 
 
 def self_judgement(

@@ -99,6 +99,32 @@ def test_a_configured_mix_by_hand():
     assert cosines[0] > 0.9 > 0.5 > cosines[1]
 
 
+class Dense:
+    """A picture has two patches, one of the circle and one of the ground; words mean what they say."""
+
+    def encode_patches(self, images):
+        return [image[[20, 0], [20, 0]][:, [0, 2]].astype(float) for image in images]
+
+    def encode_tokens(self, texts):
+        return [np.array([[word == "red", word == "blue"] for word in text.split()], float) for text in texts]
+
+
+def test_every_word_finds_its_place():
+    """Cosines of "red" and of "blue" with what is red and with white ground, by the options of the config."""
+    options = {"pooling": "mean", "global_weight": 0.0}
+    table = score(
+        drawing_rewards({"dense_grounding": 2.0}, Dense(), options),
+        prompts=["red", "blue"],
+        completions=[""] * 2,
+        columns={"images": [RED, RED]},
+        gate=None,
+    )
+    circle, ground = RED[20, 20, [0, 2]].astype(float), RED[0, 0, [0, 2]].astype(float)
+    expected = [sum(x[i] / np.hypot(*x) for x in (circle, ground)) for i in range(2)]
+    assert table.total.tolist() == pytest.approx(expected)
+    assert expected[0] > expected[1]
+
+
 def test_an_encoder_is_opened_by_its_name():
     assert open_encoder("") is None
     # A class is made, an encoder is taken as it is.
@@ -120,7 +146,10 @@ def broken():
     [
         ("no_such_module:Encoder", "No module named 'no_such_module'"),
         (f"{__name__}:Missing", "has no attribute 'Missing'"),
-        (f"{__name__}:SimpleNamespace", "has no encode_images and encode_texts"),
+        (
+            f"{__name__}:SimpleNamespace",
+            "has neither encode_images and encode_texts, nor",
+        ),
         (f"{__name__}:broken", "broken': KeyError: 'no weights.*in here'$"),
     ],
 )

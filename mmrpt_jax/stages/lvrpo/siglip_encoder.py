@@ -26,7 +26,7 @@ _BATCH = 32
 
 @dataclasses.dataclass(frozen=True)
 class SiglipEncoder:
-    """A loaded encoder, an `ImageTextEncoder`.
+    """A loaded encoder, an `ImageTextEncoder` and a `DenseEncoder`.
 
     Attributes:
         config: sizes.
@@ -42,20 +42,42 @@ class SiglipEncoder:
 
     def encode_images(self, images: Sequence[UInt8[np.ndarray, "h w 3"]]) -> Float[np.ndarray, "N D"]:
         """Embeds images of any sizes, each resized as the checkpoint wants it."""
-        numbers = (self.preprocessor.mean, self.preprocessor.std)
-        patches = np.stack([self.preprocessor([image]).pixels for image in images])
-        return _in_batches(lambda rows: _embed_images(self.config, numbers, self.params, rows), patches)
+        return self._of_images(DualEncoder.encode_images, images)
 
     def encode_texts(self, texts: Sequence[str]) -> Float[np.ndarray, "N D"]:
         """Embeds texts, in lower case and cut to `text_length` tokens, as SigLIP 2 was trained."""
-        ids = self.tokenizer(
+        return self._of_texts(DualEncoder.encode_texts, texts)[0]
+
+    def encode_patches(self, images: Sequence[UInt8[np.ndarray, "h w 3"]]) -> list[Float[np.ndarray, "I D"]]:
+        """Embeds the patches of images."""
+        return list(self._of_images(DualEncoder.encode_patches, images))
+
+    def encode_tokens(self, texts: Sequence[str]) -> list[Float[np.ndarray, "K D"]]:
+        """Embeds the tokens of texts, without padding."""
+        embedded, words = self._of_texts(DualEncoder.encode_tokens, texts)
+        return [rows[mask] for rows, mask in zip(embedded, words, strict=True)]
+
+    def _of_images(self, method: Callable[..., Any], images: Sequence[np.ndarray]) -> np.ndarray:
+        numbers = (self.preprocessor.mean, self.preprocessor.std)
+        patches = np.stack([self.preprocessor([image]).pixels for image in images])
+        return _in_batches(
+            lambda rows: _embed_images(self.config, method, numbers, self.params, rows), patches
+        )
+
+    def _of_texts(self, method: Callable[..., Any], texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """What `method` makes of the texts' ids, and which of these are no padding."""
+        encoded = self.tokenizer(
             [text.lower() for text in texts],
             padding="max_length",
             truncation=True,
             max_length=self.config.text_length,
+            return_attention_mask=True,
             return_tensors="np",
-        )["input_ids"]
-        return _in_batches(lambda rows: _embed_texts(self.config, self.params, rows), ids)
+        )
+        found = _in_batches(
+            lambda rows: _embed_texts(self.config, method, self.params, rows), encoded["input_ids"]
+        )
+        return found, encoded["attention_mask"].astype(bool)
 
 
 def load_siglip(directory: str | Path) -> SiglipEncoder:
@@ -77,22 +99,28 @@ def load_siglip(directory: str | Path) -> SiglipEncoder:
     )
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _embed_images(
-    config: DualEncoderConfig, numbers: tuple, params: Any, pixels: UInt8[Array, "B N pixels"]
-) -> Float[Array, "B D"]:
+    config: DualEncoderConfig,
+    method: Callable[..., Any],
+    numbers: tuple,
+    params: Any,
+    pixels: UInt8[Array, "B N pixels"],
+) -> Float[Array, "B *N D"]:
     patches = normalise(pixels, *numbers)
     with jax.default_matmul_precision("float32"):
-        return DualEncoder(config).apply({"params": params}, patches, method=DualEncoder.encode_images)
+        return DualEncoder(config).apply({"params": params}, patches, method=method)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _embed_texts(config: DualEncoderConfig, params: Any, ids: Int[Array, "B T"]) -> Float[Array, "B D"]:
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _embed_texts(
+    config: DualEncoderConfig, method: Callable[..., Any], params: Any, ids: Int[Array, "B T"]
+) -> Float[Array, "B *T D"]:
     with jax.default_matmul_precision("float32"):
-        return DualEncoder(config).apply({"params": params}, ids, method=DualEncoder.encode_texts)
+        return DualEncoder(config).apply({"params": params}, ids, method=method)
 
 
-def _in_batches(embed: Callable[[np.ndarray], Array], rows: np.ndarray) -> Float[np.ndarray, "N D"]:
+def _in_batches(embed: Callable[[np.ndarray], Array], rows: np.ndarray) -> Float[np.ndarray, "N *T D"]:
     """Embeds rows a batch at a time, the last one filled up."""
     filling = [(0, -len(rows) % _BATCH)] + [(0, 0)] * (rows.ndim - 1)
     batches = np.split(np.pad(rows, filling), range(_BATCH, len(rows), _BATCH))

@@ -10,6 +10,7 @@ from mmrpt_jax.models.config import EXPERTS, PREDICTIONS
 from mmrpt_jax.models.families.flux import file_config
 from mmrpt_jax.objectives import FLOW_KL_KINDS, VARIANTS
 from mmrpt_jax.rewards import IMAGE_REWARDS, READ_GAIN, REWARDS
+from mmrpt_jax.rewards.grounding import POOLINGS
 from mmrpt_jax.scenes import IMAGE_SIZE, WORLDS
 from mmrpt_jax.stages.advantages import COMBINE, SCALES
 from mmrpt_jax.stages.checks import (
@@ -121,10 +122,11 @@ def _names(config: ConfigDict) -> list[tuple[str, Sequence[Any], Collection[Any]
         ("understanding.loss.variant", [understanding.loss.variant], VARIANTS),
         ("understanding.loss.kl", [understanding.loss.kl], ("none", "k2", "k3")),
         ("understanding.rewards", list(understanding.rewards), REWARDS),
-        ("generation.rewards", list(generation.rewards), (*IMAGE_REWARDS, EXTERNAL)),
+        ("generation.rewards", list(generation.rewards), (*IMAGE_REWARDS, *EXTERNAL)),
         ("generation.sampler.kind", [generation.sampler.kind], ("ode", "flow_sde", "constant_sde")),
         ("generation.sampler.reduce", [generation.sampler.reduce], ("mean", "sum")),
         ("generation.sampler.renorm", [generation.sampler.renorm], ("none", "global")),
+        ("generation.grounding.pooling", [generation.grounding.pooling], POOLINGS),
         ("generation.algorithm", [generation.algorithm], IMAGE_LOSSES),
         ("generation.losses.grpo.kl", [generation.losses.grpo.kl], ("none", *FLOW_KL_KINDS)),
         ("generation.losses.nft.kl", [generation.losses.nft.kl], ("none", "velocity")),
@@ -265,9 +267,10 @@ def _check_rewards(config: ConfigDict) -> None:
                 f"config.understanding.rewards.{name} is {weight}: it reads the visual gain of an answer, which only "
                 "mmrpt computes; set it to 0"
             )
-    if config.generation.rewards.get(EXTERNAL, 0.0) and not config.generation.encoder:
-        raise ConfigError(
-            f"config.generation.rewards.{EXTERNAL} needs an image-text encoder: name one, or a function that makes it, "
-            "as config.generation.encoder='package.module:name'"
-        )
-    open_encoder(config.generation.encoder)
+    encoder = open_encoder(config.generation.encoder)
+    for name, methods in EXTERNAL.items():
+        if config.generation.rewards.get(name, 0.0) and not all(hasattr(encoder, m) for m in methods):
+            raise ConfigError(
+                f"config.generation.rewards.{name} needs an image-text encoder with {' and '.join(methods)}: name one, "
+                "or a function that makes it, as config.generation.encoder='package.module:name'"
+            )
