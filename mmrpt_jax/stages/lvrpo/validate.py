@@ -20,6 +20,7 @@ from mmrpt_jax.stages.checks import (
     check_files,
     check_groups,
     check_image_size,
+    check_kl,
     one_of,
     value_of,
 )
@@ -90,6 +91,7 @@ def check_config(config: ConfigDict) -> None:
     _check_rewards(config)
     for section in ("understanding", "generation"):
         check_groups(config, section)
+    check_kl(config, "understanding.loss", "generation.losses.grpo", "generation.losses.nft")
     check_batches(
         config,
         [

@@ -18,6 +18,7 @@ from mmrpt_jax.stages.checks import (
     check_files,
     check_groups,
     check_image_size,
+    check_kl,
     one_of,
 )
 from mmrpt_jax.stages.mmrpt.arms import ARMS
@@ -50,6 +51,7 @@ def check_config(config: ConfigDict) -> None:
     _check_masks(config)
     _check_rewards(config)
     check_groups(config, "rl")
+    check_kl(config, "rl.loss")
     check_batches(
         config,
         [
