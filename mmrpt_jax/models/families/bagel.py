@@ -4,7 +4,6 @@ Its folder has no one `config.json` that says everything: there are `llm_config.
 stands only in BAGEL's own code. What the shapes of the tensors tell is read from them.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,19 +20,22 @@ from mmrpt_jax.models.config import (
     VLMConfig,
 )
 from mmrpt_jax.models.families.lineage import (
-    ACTIVATIONS,
+    activation,
     decoder_sizes,
     decoder_weights,
     linear,
     norm,
     rotary_config,
 )
+from mmrpt_jax.models.json_file import read_json_object
 from mmrpt_jax.models.latents import grid_positions
 from mmrpt_jax.models.weight_table import Weight
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 _PARTS = ("llm_config", "vit_config")
+# What its own code opens.
+WEIGHTS_NAME = "ema.safetensors"
 # The tokens around an image, whether it is seen or drawn.
 IMAGE_MARKS = ("<|vision_start|>", "<|vision_end|>")
 # The autoencoder of what is drawn, in the same folder.
@@ -51,18 +53,16 @@ def is_ours(folder: Path) -> bool:
 
 
 def weights_file(folder: Path) -> Path:
-    """The file with the weights: those that were averaged over training, if they are there."""
-    averaged = folder / "ema.safetensors"
-    return averaged if averaged.exists() else folder / "model.safetensors"
+    """Where the weights are: those that were averaged over training, if they are there; else what the folder holds."""
+    averaged = folder / WEIGHTS_NAME
+    return averaged if averaged.exists() else folder
 
 
 def read_config(folder: Path) -> dict[str, Any]:
     """What the folder's JSON files say: `config.json` if there is one, and each part under the name of its file."""
     whole = folder / "config.json"
-    config = json.loads(whole.read_text(encoding="utf-8")) if whole.exists() else {}
-    return config | {
-        part: json.loads((folder / f"{part}.json").read_text(encoding="utf-8")) for part in _PARTS
-    }
+    config = read_json_object(whole) if whole.exists() else {}
+    return config | {part: read_json_object(folder / f"{part}.json") for part in _PARTS}
 
 
 def model_config(
@@ -92,7 +92,7 @@ def model_config(
         rope=rotary_config(text),
         qk_norm=True,
         qkv_bias=True,
-        activation=ACTIVATIONS[text["hidden_act"]],
+        activation=activation(text["hidden_act"]),
     )
     vlm = VLMConfig(
         vocab_size=text["vocab_size"],
@@ -123,13 +123,13 @@ def _vision(config: Mapping[str, Any], shapes: Shapes) -> VisionConfig:
         qkv_bias=True,
         out_bias=True,
         gated=False,
-        activation=ACTIVATIONS[vision.get("hidden_act", "gelu_pytorch_tanh")],
+        activation=activation(vision.get("hidden_act", "gelu_pytorch_tanh")),
         mlp_bias=True,
         norm="layer",
         norm_eps=vision.get("layer_norm_eps", 1e-6),
     )
     side = _side(shapes, f"{_TOWER}embeddings.position_embedding.weight") * patch
-    connector = ConnectorConfig(activation=ACTIVATIONS[config.get("connector_act", "gelu_pytorch_tanh")])
+    connector = ConnectorConfig(activation=activation(config.get("connector_act", "gelu_pytorch_tanh")))
     return VisionConfig(side, side, patch, tower, connector=connector, token_positions=True)
 
 

@@ -80,7 +80,7 @@ def check_config(config: ConfigDict) -> None:
             raise ConfigError(f"config.{field} is empty, so there is nothing to evaluate")
     check_image_size(config)
     check_files(config)
-    check_published(config)
+    check_published(config, unified_config)
     _check_latents(config)
     check_training(config, unified_config)
     check_weights(config, "weights", unified_config)

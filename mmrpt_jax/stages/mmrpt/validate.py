@@ -44,7 +44,7 @@ def check_config(config: ConfigDict) -> None:
             one_of(field, value, known)
     _check_data(config)
     check_image_size(config)
-    check_published(config)
+    check_published(config, model_config)
     check_files(config)
     check_training(config, model_config)
     check_weights(config, "weights", model_config)
