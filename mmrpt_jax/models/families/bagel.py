@@ -27,6 +27,7 @@ from mmrpt_jax.models.families.lineage import (
     norm,
     rotary_config,
 )
+from mmrpt_jax.models.families.siglip_tower import TOWER, tower_config, tower_weights
 from mmrpt_jax.models.json_file import read_json_object
 from mmrpt_jax.models.latents import grid_positions
 from mmrpt_jax.models.weight_table import Weight
@@ -44,7 +45,8 @@ AUTOENCODER = "ae.safetensors"
 _LATENT_POSITIONS, _VISION_POSITIONS = "latent_pos_embed.pos_embed", "vit_pos_embed.pos_embed"
 IGNORED = (_LATENT_POSITIONS, _VISION_POSITIONS)
 _TOWER = "vit_model.vision_model."
-_LAYER = f"{_TOWER}encoder.layers.{{layer}}."
+# Of SigLIP's numbers, what the folder's `vit_config.json` may leave out.
+_LEFT_OUT = {name: TOWER[name] for name in ("hidden_act", "layer_norm_eps")}
 
 
 def is_ours(folder: Path) -> bool:
@@ -109,25 +111,10 @@ def model_config(
 
 def _vision(config: Mapping[str, Any], shapes: Shapes) -> VisionConfig:
     vision = config["vit_config"]
-    width, heads, patch = vision["hidden_size"], vision["num_attention_heads"], vision["patch_size"]
     # `num_hidden_layers` counts a layer more than there are: features are those of the last but one.
     layers = sum(name.startswith(_TOWER) and name.endswith(".layer_norm1.weight") for name in shapes)
-    tower = TransformerConfig(
-        width=width,
-        layers=layers,
-        heads=heads,
-        kv_heads=heads,
-        head_dim=width // heads,
-        mlp=vision["intermediate_size"],
-        rope=None,
-        qkv_bias=True,
-        out_bias=True,
-        gated=False,
-        activation=activation(vision.get("hidden_act", "gelu_pytorch_tanh")),
-        mlp_bias=True,
-        norm="layer",
-        norm_eps=vision.get("layer_norm_eps", 1e-6),
-    )
+    tower = tower_config({**_LEFT_OUT, **vision, "num_hidden_layers": layers})
+    patch = vision["patch_size"]
     side = _side(shapes, f"{_TOWER}embeddings.position_embedding.weight") * patch
     connector = ConnectorConfig(activation=activation(config.get("connector_act", "gelu_pytorch_tanh")))
     return VisionConfig(side, side, patch, tower, connector=connector, token_positions=True)
@@ -176,21 +163,13 @@ def _shape(shapes: Shapes, name: str) -> tuple[int, ...]:
 def weight_table(model: UnifiedConfig) -> list[Weight]:
     """Our weights and theirs; the decoder's stand there twice, once `_moe_gen`."""
     decoder = decoder_weights("language_model.model.", head="language_model.lm_head")
-    ours = "vision/stack/layers/"
     return [
         *decoder,
         *(_twin(weight) for weight in decoder if weight.ours.startswith("decoder/")),
         # A convolution made linear: a flat patch counts row, column, channel, as ours does.
         *linear("vision/patch_embedding", f"{_TOWER}embeddings.patch_embedding"),
         Weight("vision/positions", f"{_TOWER}embeddings.position_embedding.weight"),
-        *norm(f"{ours}attention_norm", f"{_LAYER}layer_norm1"),
-        *linear(f"{ours}query", f"{_LAYER}self_attn.q_proj"),
-        *linear(f"{ours}key", f"{_LAYER}self_attn.k_proj"),
-        *linear(f"{ours}value", f"{_LAYER}self_attn.v_proj"),
-        *linear(f"{ours}out", f"{_LAYER}self_attn.out_proj"),
-        *norm(f"{ours}mlp_norm", f"{_LAYER}layer_norm2"),
-        *linear(f"{ours}mlp/up", f"{_LAYER}mlp.fc1"),
-        *linear(f"{ours}mlp/down", f"{_LAYER}mlp.fc2"),
+        *tower_weights("vision/stack", f"{_TOWER}encoder"),
         *norm("vision/stack/final_norm", f"{_TOWER}post_layernorm"),
         *linear("vision/connector_in", "connector.fc1"),
         *linear("vision/connector_out", "connector.fc2"),

@@ -157,11 +157,8 @@ def _check_latents(config: ConfigDict) -> None:
 
 
 def _check_drawn_size(config: ConfigDict) -> None:
-    """Checks that a public checkpoint draws, and what the verifier reads."""
-    try:
-        height, width = unified_config(config, config.tokenizer.vocab_size).latent.image_size
-    except ValueError as error:
-        raise ConfigError(f"config.init.hf: {error}") from error
+    """Checks that a public checkpoint draws what the verifier reads; that it draws, `check_published` has found."""
+    height, width = unified_config(config, config.tokenizer.vocab_size).latent.image_size
     if height != width or height % IMAGE_SIZE:
         raise ConfigError(
             f"config.latent.image_size: drawings of {height}x{width} pixels are not read: take a square of a multiple "
