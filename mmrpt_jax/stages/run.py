@@ -33,6 +33,7 @@ from mmrpt_jax.stages.opening import open_autoencoder, open_source
 from mmrpt_jax.stages.published import open_published
 from mmrpt_jax.stages.trained import what_trains
 from mmrpt_jax.training.metrics import MetricWriter
+from mmrpt_jax.training.stopping import NEVER, StopRequest
 
 # Orders in which a run reads data.
 STREAMS = ("caption", "supervised", "policy", "infill", "caption_control", "infill_control", "finetune")
@@ -49,6 +50,7 @@ class Run:
     model: VLMConfig | UnifiedConfig
     writer: MetricWriter | None
     mesh: Mesh
+    stop: StopRequest = NEVER
 
     @property
     def vlm(self) -> VLMConfig:
@@ -111,12 +113,13 @@ class Run:
 
     @property
     def logging(self) -> dict[str, Any]:
-        """Where `training.loop.train` reports and how often it reports and saves."""
+        """Where `training.loop.train` reports, how often it reports and saves, and who may stop it."""
         config = self.config
         return {
             "writer": self.writer,
             "log_every": config.log_every,
             "save_every": config.save_every,
+            "stop": self.stop,
             "log": self.log,
         }
 

@@ -11,6 +11,7 @@ from mmrpt_jax.training.checkpoint import Checkpointer
 from mmrpt_jax.training.compilations import compilations
 from mmrpt_jax.training.metrics import MetricWriter, format_health, host_memory_bytes
 from mmrpt_jax.training.state import TrainState
+from mmrpt_jax.training.stopping import NEVER, StoppedError, StopRequest
 
 StepFn = Callable[[TrainState, Any], tuple[TrainState, dict]]
 
@@ -30,9 +31,10 @@ def train(
     writer: MetricWriter,
     log_every: int = 20,
     save_every: int = 200,
+    stop: StopRequest = NEVER,
     log: Callable[[str], None] = print,
 ) -> TrainState:
-    """Runs `step_fn` until `steps`, from the newest checkpoint in `directory` if there is one.
+    """Runs `step_fn` until `steps`, from the newest sound checkpoint in `directory` if there is one.
 
     Args:
         state: where to begin; gives shapes, shardings and what is frozen when a checkpoint is restored.
@@ -44,14 +46,17 @@ def train(
         writer: receives the metrics.
         log_every: steps between log lines.
         save_every: steps between checkpoints; the last step is always saved.
+        stop: is asked after every step; a request to stop waits for the step's end and is followed by a checkpoint.
         log: receives one health line per logged step.
 
     Raises:
         NonFiniteLossError: names the steps since the last finite loss; what is saved was finite.
+        StoppedError: `stop` asked for it; the step is saved.
     """
-    with Checkpointer(directory) as checkpointer:
-        if checkpointer.latest is not None:
-            state = checkpointer.restore(_moving(state))._replace(frozen=state.frozen)
+    with stop.deferred(), Checkpointer(directory) as checkpointer:
+        saved = checkpointer.restore_newest_sound(_moving(state), log)
+        if saved is not None:
+            state = saved._replace(frozen=state.frozen)
         begin = step = checked = int(state.step)
         if step >= steps:
             return state
@@ -60,7 +65,9 @@ def train(
         while step < steps:
             state, metrics = step_fn(state, next(batches))
             step += 1
+            stopping = stop.heard()
             logging, saving = (step % every == 0 or step == steps for every in (log_every, save_every))
+            saving = saving or stopping
             if logging or saving:
                 values, checked = _fetch(metrics, stage, checked + 1, step), step
             if logging:
@@ -69,6 +76,11 @@ def train(
                 log(f"   {stage} | {format_health({'step': step, 'total_steps': steps, **values})}")
             if saving:
                 checkpointer.save(step, _moving(state))
+            if stopping:
+                raise StoppedError(
+                    f"{stage}: stopped after step {step} of {steps}, which is saved; "
+                    "the same command goes on from there"
+                )
         return state
 
 

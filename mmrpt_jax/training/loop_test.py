@@ -1,4 +1,6 @@
 import itertools
+import os
+import signal
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +13,7 @@ from mmrpt_jax.training.checkpoint import Checkpointer
 from mmrpt_jax.training.loop import NonFiniteLossError, train
 from mmrpt_jax.training.metrics import MetricWriter
 from mmrpt_jax.training.state import TrainState, make_optimizer, new_state
+from mmrpt_jax.training.stopping import StoppedError, StopRequest
 
 OPTIMIZER = make_optimizer(learning_rate=0.1, steps=6, warmup=2, weight_decay=0.01)
 # What the machine and the process decide, not the training.
@@ -78,6 +81,41 @@ def test_stopping_and_resuming_changes_no_bit(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, parts, whole)
     assert metrics_of(tmp_path / "parts") == metrics_of(tmp_path / "whole")
     assert int(whole.step) == 6
+
+
+def test_asked_to_stop_it_saves_the_step_and_goes_on_from_there(tmp_path, stop):
+    def asked_in_step_two(state, batch):
+        if int(state.step) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return regress(state, batch)
+
+    with pytest.raises(StoppedError, match="regress: stopped after step 3 of 6, which is saved"):
+        run(tmp_path / "parts", step_fn=asked_in_step_two, stop=stop)
+    with Checkpointer(tmp_path / "parts" / "checkpoints") as checkpointer:
+        assert checkpointer.latest == 3
+    parts, whole = run(tmp_path / "parts"), run(tmp_path / "whole")
+    jax.tree.map(np.testing.assert_array_equal, parts, whole)
+    assert metrics_of(tmp_path / "parts") == metrics_of(tmp_path / "whole")
+
+
+@pytest.fixture
+def stop():
+    before = signal.getsignal(signal.SIGTERM)
+    request = StopRequest()
+    request.listen()
+    yield request
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_a_damaged_checkpoint_changes_no_bit(tmp_path):
+    whole = run(tmp_path / "whole")
+    run(tmp_path / "parts", steps=4)
+    (tmp_path / "parts" / "checkpoints" / "4" / "default" / "manifest.ocdbt").unlink()
+    said = []
+    parts = run(tmp_path / "parts", log=said.append)
+    assert "4 is damaged" in said[0] and "goes on from step 2" in said[0]
+    jax.tree.map(np.testing.assert_array_equal, parts, whole)
+    assert metrics_of(tmp_path / "parts") == metrics_of(tmp_path / "whole")
 
 
 def test_a_checkpoint_holds_what_moves_and_no_more(tmp_path):
