@@ -113,12 +113,13 @@ class Run:
 
     @property
     def logging(self) -> dict[str, Any]:
-        """Where `training.loop.train` reports, how often it reports and saves, and who may stop it."""
+        """Where `training.loop.train` reports, how often it reports and saves, and what ends it early."""
         config = self.config
         return {
             "writer": self.writer,
             "log_every": config.log_every,
             "save_every": config.save_every,
+            "max_skipped": config.train.max_skipped,
             "stop": self.stop,
             "log": self.log,
         }

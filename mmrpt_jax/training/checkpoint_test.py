@@ -11,12 +11,13 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from mmrpt_jax.models.sharding import make_mesh
 from mmrpt_jax.training.checkpoint import Checkpointer, DamagedCheckpointError
-from mmrpt_jax.training.state import TrainState
+from mmrpt_jax.training.state import Skipped, TrainState
 
 
 def state_of(step):
     params = {"a": jnp.arange(16.0).reshape(8, 2) + step, "b": {"c": jnp.full((3,), step, jnp.bfloat16)}}
-    return TrainState(jnp.asarray(step, jnp.int32), params, (jnp.asarray(0.1 * step), ()))
+    count = jnp.asarray(step, jnp.int32)
+    return TrainState(count, params, (jnp.asarray(0.1 * step), ()), Skipped(count, count))
 
 
 def assert_equal(found, expected):

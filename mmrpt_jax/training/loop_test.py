@@ -5,14 +5,14 @@ import signal
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from mmrpt_jax.reporting.jsonl import read_jsonl
 from mmrpt_jax.training.checkpoint import Checkpointer
-from mmrpt_jax.training.loop import NonFiniteLossError, train
+from mmrpt_jax.training.loop import train
 from mmrpt_jax.training.metrics import MetricWriter
-from mmrpt_jax.training.state import TrainState, make_optimizer, new_state
+from mmrpt_jax.training.skipping import NonFiniteError
+from mmrpt_jax.training.state import apply_gradients, make_optimizer, new_state
 from mmrpt_jax.training.stopping import StoppedError, StopRequest
 
 OPTIMIZER = make_optimizer(learning_rate=0.1, steps=6, warmup=2, weight_decay=0.01)
@@ -28,8 +28,7 @@ def regress(state, batch):
         return jnp.mean((batch @ params["w"] - 1.0) ** 2)
 
     value, gradients = jax.value_and_grad(loss)(state.params)
-    updates, opt_state = OPTIMIZER.update(gradients, state.opt_state, state.params)
-    return TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state), {"loss": value}
+    return apply_gradients(state, value, gradients, OPTIMIZER)[0], {"loss": value}
 
 
 def open_batches(step):
@@ -169,12 +168,39 @@ def test_a_complete_stage_reads_nothing(tmp_path):
     assert (tmp_path / "metrics.jsonl").read_bytes() == before
 
 
-@pytest.mark.parametrize(("log_every", "steps"), [(2, "3 and 4"), (100, "1 and 4")])
-def test_a_loss_that_is_not_finite_stops_before_it_is_saved(tmp_path, log_every, steps):
-    def poisoned(step):
-        return (batch * (np.nan if step + i == 2 else 1) for i, batch in enumerate(open_batches(step)))
+def poisoned(*bad):
+    """The stream with NaN in the batches of the steps `bad`, counted from 1."""
 
-    with pytest.raises(NonFiniteLossError, match=f"regress: the loss became nan between steps {steps}"):
-        run(tmp_path, poisoned, log_every=log_every, save_every=4)
+    def open_at(step):
+        return (batch * (np.nan if n in bad else 1) for n, batch in enumerate(open_batches(step), step + 1))
+
+    return open_at
+
+
+def test_steps_that_are_not_finite_are_skipped_and_counted(tmp_path):
+    state = run(tmp_path, poisoned(2, 3, 5), max_skipped=3)
+    lines = metrics_of(tmp_path)
+    assert [line["skipped"] for line in lines] == [0, 1, 2, 2, 3, 3]
+    assert [line["loss"] is None for line in lines] == [False, True, True, False, True, False]
+    # Batches 1, 4 and 6 are what was learned from.
+    without = run(tmp_path / "without", lambda step: itertools.islice(chosen(0, 3, 5), step, None), steps=3)
+    jax.tree.map(np.testing.assert_array_equal, state.params, without.params)
+    assert int(state.step) == 6
+
+
+def chosen(*steps):
+    return (next(open_batches(step)) for step in steps)
+
+
+def test_a_resumed_run_goes_on_counting(tmp_path):
+    run(tmp_path, poisoned(2, 3), steps=3, save_every=1, max_skipped=3)
+    with pytest.raises(NonFiniteError, match="in 3 updates in a row, up to step 4"):
+        run(tmp_path, poisoned(4), max_skipped=3)
+
+
+@pytest.mark.parametrize("log_every", [1, 2, 100])
+def test_too_many_in_a_row_stop_before_they_are_saved(tmp_path, log_every):
+    with pytest.raises(NonFiniteError, match=r"regress: .* look at steps 3 to 4.*open_batches\(2\)"):
+        run(tmp_path, poisoned(3, 4, 5, 6), log_every=log_every, save_every=4, max_skipped=2)
     with Checkpointer(tmp_path / "checkpoints") as checkpointer:
         assert checkpointer.latest is None

@@ -2,7 +2,7 @@ import jax
 import numpy as np
 
 from mmrpt_jax.training.reinforce import make_reinforcement_step, together
-from mmrpt_jax.training.state import TrainState
+from mmrpt_jax.training.state import Skipped, TrainState
 
 
 class Collected:
@@ -21,7 +21,7 @@ def update(state, learned):
 
 
 def state_at(step):
-    return TrainState(np.int32(step), 10, ())
+    return TrainState(np.int32(step), 10, (), Skipped(0, 0))
 
 
 def test_every_update_learns_from_what_was_collected_once():
