@@ -176,6 +176,7 @@ def _rl() -> dict[str, Any]:
         "drop_zero_variance": False,
         "refresh_every": 0,
         "semantic_encoder": "",
+        "reward_timeout": 600.0,  # seconds that a reward may take for one batch; 0 for no limit
         # A weight of 0 is a reward that is not computed.
         "rewards": {
             "exact_match": 0.2,

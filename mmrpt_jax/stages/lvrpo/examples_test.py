@@ -87,6 +87,7 @@ def tiny_config() -> ConfigDict:
                 "learning_rate": 1e-2,
                 "learning_rate_warmup": 0,
                 "updates_per_rollout": 1,
+                "reward_timeout": 60.0,
                 "sheet_every": 0,
                 "weights": {"understanding": 1.0, "generation": 1.0},
             },
