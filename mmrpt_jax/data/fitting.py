@@ -2,21 +2,23 @@
 
 from collections.abc import Callable, Sequence
 
+from mmrpt_jax.data.damage import UNUSABLE, Note, ignore
 from mmrpt_jax.data.records import MappedSource, RandomAccess, Record
 
 
 def keep_captions(
-    source: RandomAccess[Record], fits: Callable[[Record, str], bool]
+    source: RandomAccess[Record], fits: Callable[[Record, str], bool], note: Note = ignore
 ) -> tuple[MappedSource[Record], int, int]:
     """Reads all captions once and keeps those that fit.
 
     Args:
         source: records.
         fits: whether a caption of a record fits, beside its image; nothing is ever cut off to make it fit.
+        note: is told of records that are damaged, which are left out.
 
     Returns:
         The records that keep a caption, with the captions that they keep; how many captions and how many records (those
-        that had none included) were left out.
+        that had none and the damaged ones included) were left out.
 
     Raises:
         ValueError: no record is left.
@@ -24,9 +26,13 @@ def keep_captions(
     kept: list[tuple[int, Sequence[int]]] = []
     captions = 0
     for index in range(len(source)):
-        record = source[index]
-        texts = record["captions"]
-        places = [place for place, text in enumerate(texts) if fits(record, text)]
+        try:
+            record = source[index]
+            texts = record["captions"]
+            places = [place for place, text in enumerate(texts) if fits(record, text)]
+        except UNUSABLE as error:
+            note(f"number {index}", error)
+            continue
         captions += len(texts) - len(places)
         if places:
             kept.append((index, places))

@@ -11,6 +11,7 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from mmrpt_jax.data.damage import Damage, Note, ignore
 from mmrpt_jax.data.escape import escape_placeholders
 from mmrpt_jax.data.examples import AUGMENTATIONS, Pixels, SeeImage
 from mmrpt_jax.data.fitting import keep_captions
@@ -103,7 +104,7 @@ class Run:
             short = len(self.tokenizer.encode(f"{text}{EOS}").ids) <= longest
             return short and self.processor.fits(masked, *image_size(record["image"]))
 
-        kept, captions, records = keep_captions(open_source(self.config, captions=1), fits)
+        kept, captions, records = keep_captions(open_source(self.config, captions=1), fits, self.damage.note)
         if captions or records:
             self.log(
                 f"   left out: {captions} captions too long for config.data's lengths, "
@@ -204,11 +205,18 @@ class Run:
         first, streams = (0, STREAMS) if stream in STREAMS else (2**30, DRAWING_STREAMS)
         return first + self.config.seed * len(streams) + streams.index(stream)
 
+    @functools.cached_property
+    def damage(self) -> Damage:
+        """Records that this run could not use."""
+        return Damage()
+
     def timed(self, name: str, stage: Callable[[], Any]) -> None:
         """Runs a stage, and tells the user its name and how long it took."""
         self.log(f"── {name}")
         start = time.monotonic()
         stage()
+        if told := self.damage.tell():
+            self.log(f"   {told}; training took the next ones in their places, other stages went without")
         self.log(f"   {time.monotonic() - start:.1f} s")
 
     def log(self, text: str) -> None:
@@ -217,10 +225,19 @@ class Run:
 
 
 def batches(
-    source: RandomAccess[Any], transform: Any, build: Callable[[dict], Any], *, seed: int, batch_size: int
+    source: RandomAccess[Any],
+    transform: Any,
+    build: Callable[[dict], Any],
+    *,
+    seed: int,
+    batch_size: int,
+    note: Note = ignore,
 ) -> Callable[[int], Iterator[Any]]:
-    """Returns `open(step)`, an iterator of built batches that begins with the batch of `step`."""
-    dataset = make_dataset(source, seed=seed, batch_size=batch_size, transform=transform)
+    """Returns `open(step)`, an iterator of built batches that begins with the batch of `step`.
+
+    Records that cannot be used are noted, and replaced by the next ones.
+    """
+    dataset = make_dataset(source, seed=seed, batch_size=batch_size, transform=transform, note=note)
 
     def open_at(step: int) -> Iterator[Any]:
         for batch in make_iterator(dataset, start_step=step):
