@@ -13,7 +13,6 @@ PLAIN = {
     "param_dtype": "float32",
     "compute_dtype": "float32",
     "remat": False,
-    "max_skipped": 10,
     "lora": {"rank": 0},
 }
 OWN = {"init": {"hf": ""}, "train": PLAIN}

@@ -34,6 +34,7 @@ PLAIN = {
     "param_dtype": "float32",
     "compute_dtype": "float32",
     "remat": False,
+    "max_skipped": 10,
     "lora": {"rank": 0},
 }
 
