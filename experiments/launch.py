@@ -1,10 +1,13 @@
 """Runs an experiment: `python -m experiments.launch --config=experiments/configs/mmrpt_scenes.py --workdir=runs/demo`.
 
-Any field of the config can be overridden: `--config.rl.group_size=16`. Starting the same command again goes on where it
-stopped. `--dry_run` prints what would run, and exits.
+Any field of the config can be overridden: `--config.rl.group_size=16`. Asked to stop by SIGTERM, it finishes its step,
+saves and exits with 0. Starting the same command again goes on where it stopped. `--dry_run` prints what would run, and
+exits.
 """
 
+import errno
 import sys
+from typing import NoReturn
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -12,6 +15,7 @@ from ml_collections import config_flags
 from mmrpt_jax.stages.checks import ConfigError
 from mmrpt_jax.stages.methods import method_of
 from mmrpt_jax.stages.study import run_study
+from mmrpt_jax.training.stopping import StoppedError, StopRequest
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: a Python file with get_config().")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where results go; a run found there is continued.")
@@ -33,10 +37,11 @@ def main(argv: list[str]) -> None:
         print(method.describe(_CONFIG.value))
     elif not _WORKDIR.value:
         raise ConfigError("name a folder for the results: --workdir=<folder>")
-    elif _CONFIG.value.seeds:
-        run_study(_CONFIG.value, _WORKDIR.value)
     else:
-        method.run(_CONFIG.value, _WORKDIR.value)
+        stop = StopRequest()
+        stop.listen()
+        start = run_study if _CONFIG.value.seeds else method.run
+        start(_CONFIG.value, _WORKDIR.value, stop)
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -56,12 +61,25 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 
 def run() -> None:
-    """Runs `main`; what a user got wrong is one sentence and exit code 2, not a traceback."""
+    """Runs `main`; what a user got wrong, or a full disk, is one sentence and exit code 2, not a traceback."""
     try:
         app.run(main, flags_parser=parse_flags)
+    except StoppedError as stopped:
+        print(stopped)
     except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        _refuse(str(error))
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        where = error.filename or _WORKDIR.value
+        _refuse(
+            f"no space is left for {where}: make room and start the same command again, what is saved is whole"
+        )
+
+
+def _refuse(sentence: str) -> NoReturn:
+    print(f"error: {sentence}", file=sys.stderr)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -151,6 +151,8 @@ def test_data_that_is_no_dataset_is_named(config, dataset, tmp_path):
             {"train.param_dtype": "float16"},
             "config.train.param_dtype: 'float16' is unknown, did you mean 'bfloat16'?",
         ),
+        ({"rl.reward_timeout": -1.0}, "config.rl.reward_timeout is -1.0: it must be at least 0"),
+        ({"train.max_skipped": 0}, "config.train.max_skipped is 0: it must be at least 1"),
         ({"train.compute_dtype": "fp32"}, "config.train.compute_dtype: 'fp32' is unknown"),
         (
             {"train.frozen": ("vison",)},

@@ -1,7 +1,8 @@
-"""A process that is killed outright, started again with the same command, ends where an undisturbed one does."""
+"""A process that is killed, or asked to stop, and started again with the same command ends where a whole one does."""
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +11,8 @@ import time
 from mmrpt_jax.reporting.jsonl import read_jsonl
 
 STEPS = 30
+# Seconds that a start may take before it counts as hanging.
+LONGEST = 600
 
 
 def start(workdir, cache):
@@ -18,28 +21,32 @@ def start(workdir, cache):
     flags = ["--config=tests/miniature.py", *(f"--config.{override}" for override in overrides)]
     command = [sys.executable, "-m", "experiments.launch", *flags, f"--workdir={workdir}"]
     quick = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-    return subprocess.Popen(command, env=quick, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    return subprocess.Popen(command, env=quick, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def finish(process):
-    _, errors = process.communicate()
-    assert process.returncode == 0, errors.decode()
+    said, errors = process.communicate(timeout=LONGEST)
+    assert process.returncode == 0, errors
+    return said
 
 
-def kill_at(process, workdir, step):
-    """Kills the process, not asking it, once it has written about `step`."""
+def send(number, process, workdir, *, step):
+    """Sends the process a signal once it has written about `step`."""
     metrics = workdir / "metrics.jsonl"
     while process.poll() is None and (not metrics.exists() or metrics.read_text().count("\n") < step):
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
+    process.send_signal(number)
+    return process
 
 
-def test_killed_and_started_again(tmp_path):
+def test_killed_and_asked_to_stop_and_started_again(tmp_path):
     whole, parts, cache = tmp_path / "whole", tmp_path / "parts", tmp_path / "compiled"
     finish(start(whole, cache))
-    kill_at(start(parts, cache), parts, step=7)
+    killed = send(signal.SIGKILL, start(parts, cache), parts, step=7)
+    killed.communicate(timeout=LONGEST)
+    assert killed.returncode == -signal.SIGKILL
+    said = finish(send(signal.SIGTERM, start(parts, cache), parts, step=14))
+    assert re.search(rf"^caption: stopped after step \d+ of {STEPS}, which is saved", said, re.MULTILINE)
     assert not (parts / "base" / "complete.json").exists()
     finish(start(parts, cache))
     weights = "base/weights.safetensors"

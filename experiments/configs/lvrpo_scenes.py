@@ -116,6 +116,7 @@ def _align() -> dict[str, Any]:
         "learning_rate": 3e-4,
         "learning_rate_warmup": 5,
         "updates_per_rollout": 1,
+        "reward_timeout": 600.0,  # seconds that a reward may take for one batch; 0 for no limit
         "sheet_every": 20,  # steps between pictures of what is drawn; 0 for none
         # Answers are few tokens and drawings many numbers: at equal weights the noise of the former drowns the latter.
         "weights": {"understanding": 0.03, "generation": 1.0},

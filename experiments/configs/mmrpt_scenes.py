@@ -104,6 +104,7 @@ def _train() -> dict[str, Any]:
         "frozen": (),  # such as "vision" or "decoder/layers/.*norm"
         "param_dtype": "float32",  # what weights are kept in: "bfloat16" halves them, and drops their small steps
         "compute_dtype": "float32",  # "bfloat16" is fast on accelerators
+        "max_skipped": 10,  # so many updates in a row with a loss or gradient that is not finite end the run
         "remat": False,  # recompute layers in the backward pass instead of storing what they computed
         # Of rank 0 there are no adapters; otherwise they alone train.
         "lora": {"rank": 0, "alpha": 16.0, "targets": ("decoder/layers/(query|value)",)},
@@ -175,6 +176,7 @@ def _rl() -> dict[str, Any]:
         "drop_zero_variance": False,
         "refresh_every": 0,
         "semantic_encoder": "",
+        "reward_timeout": 600.0,  # seconds that a reward may take for one batch; 0 for no limit
         # A weight of 0 is a reward that is not computed.
         "rewards": {
             "exact_match": 0.2,

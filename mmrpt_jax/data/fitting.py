@@ -3,13 +3,15 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+from mmrpt_jax.data.damage import UNUSABLE, Note, ignore
 from mmrpt_jax.data.records import MappedSource, RandomAccess, Record
 
 NOTHING_LEFT = "records with no caption to use"
+DAMAGED = "damaged records"
 
 
 def keep_captions(
-    source: RandomAccess[Record], misfit: Callable[[Record, str], str | None]
+    source: RandomAccess[Record], misfit: Callable[[Record, str], str | None], note: Note = ignore
 ) -> tuple[MappedSource[Record], Counter[str]]:
     """Reads all captions once and keeps those that fit.
 
@@ -17,6 +19,7 @@ def keep_captions(
         source: records.
         misfit: why a caption of a record does not fit beside its image, in few words, or None; nothing is ever cut off
             to make it fit.
+        note: is told of records that are damaged, which are left out.
 
     Returns:
         The records that keep a caption, with the captions that they keep; and how many captions were left out for which
@@ -28,8 +31,13 @@ def keep_captions(
     kept: list[tuple[int, Sequence[int]]] = []
     left: Counter[str] = Counter()
     for index in range(len(source)):
-        record = source[index]
-        reasons = [misfit(record, text) for text in record["captions"]]
+        try:
+            record = source[index]
+            reasons = [misfit(record, text) for text in record["captions"]]
+        except UNUSABLE as error:
+            note(f"number {index}", error)
+            left[DAMAGED] += 1
+            continue
         left.update(reason for reason in reasons if reason)
         places = [place for place, reason in enumerate(reasons) if reason is None]
         if places:

@@ -6,6 +6,7 @@ from typing import Any
 import grain
 import numpy as np
 
+from mmrpt_jax.data.damage import Note, ignore, read_or_next
 from mmrpt_jax.data.records import RandomAccess
 
 Transform = Callable[[Any], Any] | grain.transforms.RandomMap
@@ -19,6 +20,7 @@ def make_dataset(
     transform: Transform | None = None,
     shuffle: bool = True,
     repeat: bool = True,
+    note: Note = ignore,
     shard_index: int = 0,
     shard_count: int = 1,
 ) -> grain.MapDataset:
@@ -27,6 +29,8 @@ def make_dataset(
     The order is global: all shards shuffle alike (anew each epoch) and take every `shard_count`-th example,
     so that the `step`-th batches of all shards hold together what one shard with ``batch_size * shard_count``
     would hold.
+
+    A record that is damaged gives its place to the next one of the source (`read_or_next`), whoever reads it and when.
 
     Args:
         source: random-access examples.
@@ -38,6 +42,7 @@ def make_dataset(
         shuffle: whether to shuffle.
         repeat: endless epochs; otherwise one epoch, whose last batch may be smaller, and shards may differ in
             length.
+        note: is told of records that cannot be used, on the reader threads.
         shard_index: this shard, commonly `jax.process_index()`.
         shard_count: number of shards, commonly `jax.process_count()`.
 
@@ -50,18 +55,31 @@ def make_dataset(
         raise ValueError(
             f"bad batch_size={batch_size}, shard_index={shard_index} or shard_count={shard_count}"
         )
-    dataset = grain.MapDataset.source(source).seed(seed)
+    dataset = grain.MapDataset.source(range(len(source))).seed(seed)
     if shuffle:
         dataset = dataset.shuffle()
     if repeat:
         dataset = dataset.repeat()
     # Transformed before the shard is cut out, so that random numbers follow the global position.
-    if isinstance(transform, grain.transforms.RandomMap):
-        dataset = dataset.random_map(transform)
-    elif transform is not None:
-        dataset = dataset.map(transform)
+    dataset = _reading(dataset, source, transform, note)
     dataset = dataset[shard_index::shard_count]
     return dataset.batch(batch_size, drop_remainder=repeat, batch_fn=collate)
+
+
+def _reading(
+    indices: grain.MapDataset,
+    source: RandomAccess[Any],
+    transform: Transform | None,
+    note: Note,
+) -> grain.MapDataset:
+    """Numbers of records -> examples."""
+    if isinstance(transform, grain.transforms.RandomMap):
+        return indices.random_map(
+            lambda index, rng: read_or_next(
+                source, index, lambda record: transform.random_map(record, rng), note
+            )
+        )
+    return indices.map(lambda index: read_or_next(source, index, transform or (lambda record: record), note))
 
 
 def make_iterator(

@@ -59,6 +59,10 @@ class EmptyDatasetError(ValueError):
     """There was nothing to write."""
 
 
+class RecordError(ValueError):
+    """A record cannot be read back; the message is one sentence."""
+
+
 class RandomAccess(Protocol[T_co]):
     """Anything with a length and integer indexing; what Grain reads from."""
 
@@ -184,6 +188,8 @@ def open_records(directory: PathLike, split: str, *, checksums: bool = False) ->
         FileNotFoundError: `directory` holds no dataset.
         DamagedDatasetError: a file is missing or is not what was written.
         ValueError: the dataset is not one of records, or has no such split.
+
+    Reading one of them raises `RecordError` if it is damaged.
     """
     builder = open_builder(directory)
     verify(directory, shard_lengths(builder), checksums=checksums)
@@ -192,7 +198,7 @@ def open_records(directory: PathLike, split: str, *, checksums: bool = False) ->
             f"{directory} does not hold records but {sorted(builder.info.features)}; open it with open_tfds"
         )
     source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
-    return MappedSource(source, lambda _, example: _to_record(example))
+    return MappedSource(range(len(source)), lambda _, index: _read(source, index, directory))
 
 
 def shard_lengths(builder: tfds.core.DatasetBuilder) -> dict[str, int]:
@@ -211,6 +217,15 @@ def _checked(record: Record) -> Record:
             f"record {record.get('id')!r} has the fields {sorted(record)}, expected {sorted(RECORD_FEATURES)}"
         )
     return record
+
+
+def _read(source: RandomAccess[Mapping[str, Any]], index: int, directory: PathLike) -> Record:
+    try:
+        return _to_record(source[index])
+    # What ArrayRecord raises where a checksum is wrong.
+    except RuntimeError as error:
+        reason = str(error).partition(";")[0]
+        raise RecordError(f"record {index} of {directory} is damaged: {reason}") from error
 
 
 def _to_record(example: Mapping[str, Any]) -> Record:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmrpt_jax.models.checkpoint_files import open_checkpoint
+from mmrpt_jax.models.finite import not_finite
 from mmrpt_jax.models.paths import path_of
 from mmrpt_jax.models.safetensors_file import StoredTensor
 from mmrpt_jax.models.weight_table import Weight, flatten, match_table, respelled
@@ -43,7 +44,7 @@ def read_weights(
     Raises:
         FileNotFoundError: no weights there.
         ValueError: names all tensors that are missing, unexpected, of another shape or quantized, before anything is
-            read; or says why the files or the table are refused.
+            read; or says why the files or the table are refused; or which numbers are not finite.
     """
     leaves = flatten(abstract)
     stored, weights = check_fit(path, table, leaves, ignored=ignored, spellings=spellings)
@@ -57,6 +58,11 @@ def read_weights(
     # The largest first, while little else is held: on the way to its device a tensor is there twice.
     order = sorted(leaves, key=lambda name: -leaves[name].size)
     loaded = {name: load(name) for name in order}
+    if poisoned := not_finite(loaded):
+        raise ValueError(
+            f"{path} holds numbers that are not finite ({poisoned[0]} is the first of {len(poisoned)} arrays): "
+            "nothing can be computed with them"
+        )
     return jax.tree.map_with_path(lambda key, _: loaded[path_of(key)], abstract)
 
 

@@ -195,3 +195,11 @@ def test_names_may_begin_otherwise(tmp_path, tensors, expected):
     save_file(renamed, tmp_path / "model.safetensors")
     found = read_weights(tmp_path, TABLE, ABSTRACT, spellings={"model.h.": "h."})
     jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def test_numbers_that_are_not_finite_are_refused(tmp_path, tensors):
+    poisoned = tensors["h.1.norm.weight"].copy()
+    poisoned[2] = np.nan
+    save_file(tensors | {"h.1.norm.weight": poisoned}, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=r"not finite \(layers/norm is the first of 1 arrays\)"):
+        read_weights(tmp_path, TABLE, ABSTRACT)

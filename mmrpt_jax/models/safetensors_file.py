@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import save_file
 
+from mmrpt_jax.models.full_disk import naming_a_full_disk
+
 _DTYPES = {
     "BOOL": np.bool_,
     "U8": np.uint8,
@@ -109,9 +111,10 @@ def _refusal(path: Path, reason: str) -> ValueError:
 
 
 def write_file(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
-    """Writes named arrays; the file is whole or not there."""
+    """Writes named arrays; the file is whole or not there. Raises as `naming_a_full_disk`."""
     partial = path.with_name(f"{path.name}.partial")
     # The library takes bytes as they lie in memory; `transformers` asks for the mark.
     rows = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
-    save_file(rows, partial, metadata={"format": "pt"})
+    with naming_a_full_disk(path):
+        save_file(rows, partial, metadata={"format": "pt"})
     os.replace(partial, path)

@@ -16,6 +16,7 @@ from mmrpt_jax.rewards.base import RewardError as RewardError
 from mmrpt_jax.rewards.base import RewardFn as RewardFn
 from mmrpt_jax.rewards.compose import RewardTable as RewardTable
 from mmrpt_jax.rewards.compose import score as score
+from mmrpt_jax.rewards.deadline import in_time as in_time
 from mmrpt_jax.rewards.exact import exact_match as exact_match
 from mmrpt_jax.rewards.exact import exact_match_score as exact_match_score
 from mmrpt_jax.rewards.format import format_reward as format_reward

@@ -34,7 +34,7 @@ class RewardFn(Protocol):
 
 
 class RewardError(ValueError):
-    """A reward that raised, or returned something other than N finite numbers or None.
+    """A reward that raised, hung, or returned something other than N finite numbers or None.
 
     Attributes:
         reward: the reward's name.

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from mmrpt_jax.rewards.base import RewardError, RewardFn
+from mmrpt_jax.rewards.deadline import OverdueError
 from mmrpt_jax.rewards.format import is_well_formed
 
 
@@ -51,8 +52,8 @@ def score(
 
     Raises:
         ValueError: prompts or a column do not have N entries.
-        RewardError: a reward raised, or did not return N finite numbers or None; the message names the reward
-            and the first example at fault.
+        RewardError: a reward raised, did not return in time (see `in_time`), or did not return N finite numbers or
+            None; the message names the reward and the first example at fault.
     """
     for name, column in {"prompts": prompts, **columns}.items():
         if len(column) != len(completions):
@@ -76,6 +77,9 @@ def _values(name: str, reward: RewardFn, batch: Mapping[str, Sequence[Any]]) -> 
     completions = batch["completions"]
     try:
         returned = _call(reward, batch, slice(None))
+    except OverdueError as error:
+        # Not called again to find the example at fault: each could take as long.
+        raise RewardError(name, str(error)) from error
     except Exception as error:
         index = _first_that_raises(reward, batch)
         completion = None if index is None else completions[index]

@@ -27,6 +27,5 @@ def caption_batches(run: Run, suffix: str) -> Callable[[int], Iterator[Supervise
         return run.place(built)
 
     transform = PickCaptions(run.see, cfg.captions_per_image)
-    return batches(
-        source, transform, build, seed=run.data_seed(f"caption{suffix}"), batch_size=cfg.batch_size
-    )
+    seed, note = run.data_seed(f"caption{suffix}"), run.damage.note
+    return batches(source, transform, build, seed=seed, batch_size=cfg.batch_size, note=note)

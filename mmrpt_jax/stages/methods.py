@@ -17,6 +17,7 @@ from mmrpt_jax.stages.mmrpt import pipeline as mmrpt_pipeline
 from mmrpt_jax.stages.mmrpt import plan as mmrpt_plan
 from mmrpt_jax.stages.mmrpt import validate as mmrpt_validate
 from mmrpt_jax.stages.opening import model_config, unified_config
+from mmrpt_jax.training.stopping import StopRequest
 
 
 class Method(NamedTuple):
@@ -25,14 +26,14 @@ class Method(NamedTuple):
     Attributes:
         check: raises `ConfigError` on the first thing that is wrong with a config.
         describe: says what a config would do.
-        run: runs it in a folder.
+        run: runs it in a folder until it is done, or asked to stop.
         model: the model that a config and a number of token ids describe.
         headline_columns: which columns of its rows to show.
     """
 
     check: Callable[[ConfigDict], None]
     describe: Callable[[ConfigDict], str]
-    run: Callable[[ConfigDict, str], None]
+    run: Callable[[ConfigDict, str, StopRequest], None]
     model: Callable[[ConfigDict, int], VLMConfig | UnifiedConfig]
     headline_columns: Callable[[Sequence[dict[str, Any]]], list[str]]
 

@@ -11,6 +11,7 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from mmrpt_jax.data.damage import Damage, Note, ignore
 from mmrpt_jax.data.escape import escape_placeholders
 from mmrpt_jax.data.examples import AUGMENTATIONS, Pixels, SeeImage
 from mmrpt_jax.data.fitting import describe, keep_captions
@@ -34,6 +35,7 @@ from mmrpt_jax.stages.opening import open_autoencoder, open_source
 from mmrpt_jax.stages.published import open_published
 from mmrpt_jax.stages.trained import what_trains
 from mmrpt_jax.training.metrics import MetricWriter
+from mmrpt_jax.training.stopping import NEVER, StopRequest
 
 # Orders in which a run reads data.
 STREAMS = ("caption", "supervised", "policy", "infill", "caption_control", "infill_control", "finetune")
@@ -50,6 +52,7 @@ class Run:
     model: VLMConfig | UnifiedConfig
     writer: MetricWriter | None
     mesh: Mesh
+    stop: StopRequest = NEVER
 
     @property
     def vlm(self) -> VLMConfig:
@@ -106,7 +109,7 @@ class Run:
             return None if fits else "captions too long for config.data's lengths"
 
         try:
-            kept, left = keep_captions(open_source(self.config, captions=1), misfit)
+            kept, left = keep_captions(open_source(self.config, captions=1), misfit, self.damage.note)
         except ValueError as error:
             raise ConfigError(f"{self.config.data.path}: {error}") from error
         if left:
@@ -115,12 +118,14 @@ class Run:
 
     @property
     def logging(self) -> dict[str, Any]:
-        """Where `training.loop.train` reports and how often it reports and saves."""
+        """Where `training.loop.train` reports, how often it reports and saves, and what ends it early."""
         config = self.config
         return {
             "writer": self.writer,
             "log_every": config.log_every,
             "save_every": config.save_every,
+            "max_skipped": config.train.max_skipped,
+            "stop": self.stop,
             "log": self.log,
         }
 
@@ -204,11 +209,18 @@ class Run:
         first, streams = (0, STREAMS) if stream in STREAMS else (2**30, DRAWING_STREAMS)
         return first + self.config.seed * len(streams) + streams.index(stream)
 
+    @functools.cached_property
+    def damage(self) -> Damage:
+        """Records that this run could not use."""
+        return Damage()
+
     def timed(self, name: str, stage: Callable[[], Any]) -> None:
         """Runs a stage, and tells the user its name and how long it took."""
         self.log(f"── {name}")
         start = time.monotonic()
         stage()
+        if told := self.damage.tell():
+            self.log(f"   {told}; training took the next ones in their places, other stages went without")
         self.log(f"   {time.monotonic() - start:.1f} s")
 
     def log(self, text: str) -> None:
@@ -217,10 +229,19 @@ class Run:
 
 
 def batches(
-    source: RandomAccess[Any], transform: Any, build: Callable[[dict], Any], *, seed: int, batch_size: int
+    source: RandomAccess[Any],
+    transform: Any,
+    build: Callable[[dict], Any],
+    *,
+    seed: int,
+    batch_size: int,
+    note: Note = ignore,
 ) -> Callable[[int], Iterator[Any]]:
-    """Returns `open(step)`, an iterator of built batches that begins with the batch of `step`."""
-    dataset = make_dataset(source, seed=seed, batch_size=batch_size, transform=transform)
+    """Returns `open(step)`, an iterator of built batches that begins with the batch of `step`.
+
+    Records that cannot be used are noted, and replaced by the next ones.
+    """
+    dataset = make_dataset(source, seed=seed, batch_size=batch_size, transform=transform, note=note)
 
     def open_at(step: int) -> Iterator[Any]:
         for batch in make_iterator(dataset, start_step=step):

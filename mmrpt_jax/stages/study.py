@@ -9,19 +9,20 @@ from ml_collections import ConfigDict
 
 from mmrpt_jax.stages.methods import method_of
 from mmrpt_jax.stages.results import read_results, write_results
+from mmrpt_jax.training.stopping import NEVER, StopRequest
 
 # Two-sided 97.5 % quantiles of Student's t by degrees of freedom: few seeds need wide intervals.
 _T975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 
 
-def run_study(config: ConfigDict, workdir: str) -> None:
+def run_study(config: ConfigDict, workdir: str, stop: StopRequest = NEVER) -> None:
     """Runs `config` once per seed of `config.seeds`, each in its own folder, and writes the table over seeds."""
     method, tables = method_of(config), []
     for seed in config.seeds:
         one = ConfigDict(config.to_dict())
         one.seed, one.seeds = seed, ()
         folder = Path(workdir) / f"seed-{seed}"
-        method.run(one, str(folder))
+        method.run(one, str(folder), stop)
         tables.append(read_results(folder))
     rows = over_seeds(tables)
     title = f"{config.title}: mean over seeds {', '.join(map(str, config.seeds))} ± 95 % interval"

@@ -72,6 +72,7 @@ def check_training(
     """
     for name in ("param_dtype", "compute_dtype"):
         one_of(f"train.{name}", config.train[name], DTYPES)
+    at_least(config, "train.max_skipped", 1)
     at_least(config, "train.lora.rank", 0)
     lora, frozen = config.train.lora, tuple(config.train.frozen)
     if lora.rank:

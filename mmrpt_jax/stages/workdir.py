@@ -18,6 +18,7 @@ from mmrpt_jax.stages.completion import write_whole
 from mmrpt_jax.stages.opening import open_processor
 from mmrpt_jax.stages.run import Run
 from mmrpt_jax.training.metrics import MetricWriter
+from mmrpt_jax.training.stopping import NEVER, StopRequest
 
 # What may differ between two starts in one folder: what is told and kept, and which parts run.
 _MAY_CHANGE = ("title", "stages", "arms", "log_every", "save_every", "overlays", "compilation_cache")
@@ -50,7 +51,10 @@ def open_workdir(config: ConfigDict, workdir: str | Path) -> Path:
 
 @contextlib.contextmanager
 def open_run(
-    config: ConfigDict, workdir: str | Path, model_of: Callable[[ConfigDict, int], VLMConfig | UnifiedConfig]
+    config: ConfigDict,
+    workdir: str | Path,
+    model_of: Callable[[ConfigDict, int], VLMConfig | UnifiedConfig],
+    stop: StopRequest = NEVER,
 ) -> Iterator[Run]:
     """The run of a config in its folder; its metrics are written while it is open.
 
@@ -58,6 +62,7 @@ def open_run(
         config: checked.
         workdir: made if it is not there.
         model_of: the model that a config and a number of token ids describe.
+        stop: may ask its training to stop.
 
     Raises:
         ConfigError: the folder holds another experiment, or what it began with is another checkpoint now.
@@ -67,7 +72,7 @@ def open_run(
     processor = open_processor(config, folder)
     with MetricWriter(folder) as writer:
         model = model_of(config, processor.tokenizer.vocab_size)
-        yield Run(config, folder, processor, model, writer, make_mesh(**config.mesh.to_dict()))
+        yield Run(config, folder, processor, model, writer, make_mesh(**config.mesh.to_dict()), stop)
 
 
 def demand_files(folder: Path, *names: str) -> None:

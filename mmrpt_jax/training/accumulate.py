@@ -66,7 +66,7 @@ def make_update(
         gradients, metrics = accumulate_gradients(
             loss_fn, state.trained, batch, frozen=state.frozen, micro_batches=micro_batches
         )
-        state, norm = apply_gradients(state, gradients, optimizer)
+        state, norm = apply_gradients(state, metrics["loss"], gradients, optimizer)
         return state, metrics | {"gradient_norm": norm}
 
     return step

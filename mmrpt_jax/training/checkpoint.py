@@ -4,21 +4,39 @@ The data's position is the state's own step: batches, and the keys that sampling
 """
 
 import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
+
+from mmrpt_jax.models.finite import not_finite
+from mmrpt_jax.models.full_disk import naming_a_full_disk
+from mmrpt_jax.training.fingerprint import fingerprint
+
+
+class DamagedCheckpointError(ValueError):
+    """A checkpoint cannot be read, or does not hold what was written."""
 
 
 class Checkpointer:
     """Numbered checkpoints in one folder; the newest `keep` stay.
 
-    A checkpoint is complete or it is not there: Orbax writes aside and renames.
+    A checkpoint is complete or it is not there: Orbax writes aside and renames. Beside the state it holds the state's
+    fingerprint, since a file that was damaged later may still be read.
     """
 
-    def __init__(self, directory: str, *, keep: int = 2):
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
-        self._manager = ocp.CheckpointManager(os.path.abspath(directory), options=options)
+    def __init__(self, directory: str | os.PathLike[str], *, keep: int = 2):
+        self._directory, self._keep = Path(directory).absolute(), keep
+        self._manager = self._open()
+
+    def _open(self) -> ocp.CheckpointManager:
+        options = ocp.CheckpointManagerOptions(max_to_keep=self._keep, create=True)
+        with naming_a_full_disk(self._directory):
+            return ocp.CheckpointManager(self._directory, options=options)
 
     @property
     def latest(self) -> int | None:
@@ -26,24 +44,91 @@ class Checkpointer:
         return self._manager.latest_step()
 
     def save(self, step: int, state: Any) -> None:
-        """Starts saving a tree of arrays; returns before it is on disk."""
-        self._manager.save(step, args=ocp.args.StandardSave(state))
+        """Starts saving a tree of arrays; returns before it is on disk.
+
+        Raises:
+            OSError: the disk is full; of the checkpoint before this one, too, if that was not yet known.
+        """
+        with naming_a_full_disk(self._directory):
+            self._manager.save(step, args=ocp.args.StandardSave(_sealed(state, fingerprint(state))))
 
     def restore(self, like: Any, step: int | None = None) -> Any:
         """Restores a checkpoint onto the devices and shardings of `like` (arrays or abstract arrays).
 
         Raises:
             FileNotFoundError: there is no complete checkpoint.
+            DamagedCheckpointError: it cannot be read, or does not hold what was written.
+            ValueError: it is of another model than `like`, or holds numbers that are not finite.
         """
         step = self.latest if step is None else step
-        if step is None:
-            raise FileNotFoundError(f"no complete checkpoint in {self._manager.directory}")
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        return self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+        if step is None or step not in self._manager.all_steps():
+            raise FileNotFoundError(f"no complete checkpoint {step or ''} in {self._directory}")
+        place = self._directory / str(step)
+        state = self._read(like, step)
+        if poisoned := not_finite(state):
+            raise ValueError(
+                f"{place} holds numbers that are not finite ({poisoned[0]} is the first of {len(poisoned)} arrays): "
+                "remove it to go on from the checkpoint before it"
+            )
+        return state
+
+    def restore_newest_sound(self, like: Any, log: Callable[[str], None]) -> Any | None:
+        """Restores the newest checkpoint that is not damaged; None if none is left.
+
+        Damaged ones are told of and set aside, as `<step>.damaged`.
+
+        Raises:
+            ValueError: as `restore`; what was written so will not be better the next time.
+        """
+        while (step := self.latest) is not None:
+            try:
+                return self.restore(like, step)
+            except DamagedCheckpointError as error:
+                self._set_aside(step)
+                instead = "begins anew" if self.latest is None else f"goes on from step {self.latest}"
+                log(f"   {error}; it is set aside, and training {instead}")
+        return None
+
+    def _read(self, like: Any, step: int) -> Any:
+        leaves, place = jax.tree_util.tree_leaves_with_path(like), self._directory / str(step)
+        abstract = _sealed(
+            jax.tree.map(ocp.utils.to_shape_dtype_struct, like), np.zeros(len(leaves), np.uint32)
+        )
+        try:
+            found = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+        # Orbax and TensorStore raise many types on damaged files, bare `Exception` among them.
+        except Exception as error:
+            if self._is_of_another_model(abstract, step):
+                raise ValueError(f"{place} is of another model than this one: {error}") from error
+            raise DamagedCheckpointError(f"{place} is damaged: it cannot be read") from error
+        state = found["state"]
+        for (path, _), stored, sum_ in zip(leaves, found["fingerprint"], fingerprint(state), strict=True):
+            if stored != sum_:
+                name = jax.tree_util.keystr(path, simple=True, separator="/")
+                raise DamagedCheckpointError(f"{place} is damaged: {name} is not what was written")
+        return state
+
+    def _is_of_another_model(self, abstract: Any, step: int) -> bool:
+        """Whether a checkpoint says of itself, legibly, that it has other arrays."""
+        try:
+            described = self._manager.item_metadata(step).tree
+        except Exception:
+            return False
+        return described is not None and _shapes(described) != _shapes(abstract)
+
+    def _set_aside(self, step: int) -> None:
+        place = self._directory / str(step)
+        aside = place.with_name(f"{step}.damaged")
+        shutil.rmtree(aside, ignore_errors=True)
+        place.replace(aside)
+        # A new one: what it has found in one checkpoint, Orbax takes for the form of them all.
+        self._manager.close()
+        self._manager = self._open()
 
     def close(self) -> None:
-        """Waits for the last save; without it, the last checkpoint may be missing."""
-        self._manager.wait_until_finished()
+        """Waits for the last save; without it, the last checkpoint may be missing. Raises as `save`."""
+        with naming_a_full_disk(self._directory):
+            self._manager.wait_until_finished()
         self._manager.close()
 
     def __enter__(self):
@@ -51,3 +136,14 @@ class Checkpointer:
 
     def __exit__(self, *_):
         self.close()
+
+
+def _sealed(state: Any, sums: np.ndarray) -> dict[str, Any]:
+    """What is in the files."""
+    return {"state": state, "fingerprint": sums}
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    """Shapes by path, of arrays or of Orbax's descriptions of them."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda node: hasattr(node, "shape"))
+    return {jax.tree_util.keystr(path, simple=True): tuple(leaf.shape) for path, leaf in leaves}

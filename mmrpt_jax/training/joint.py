@@ -50,7 +50,8 @@ def make_joint_step(
         metrics["loss"] = sum(tasks[name].weight * metrics[f"{name}/loss"] for name in batches)
         metrics |= _cosines(gradients)
         weighted = [jax.tree.map(lambda g, w=tasks[name].weight: w * g, gradients[name]) for name in batches]
-        state, norm = apply_gradients(state, jax.tree.map(lambda *parts: sum(parts), *weighted), optimizer)
+        added = jax.tree.map(lambda *parts: sum(parts), *weighted)
+        state, norm = apply_gradients(state, metrics["loss"], added, optimizer)
         return state, metrics | {"gradient_norm": norm}
 
     return step

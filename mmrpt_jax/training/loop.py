@@ -10,13 +10,11 @@ import jax
 from mmrpt_jax.training.checkpoint import Checkpointer
 from mmrpt_jax.training.compilations import compilations
 from mmrpt_jax.training.metrics import MetricWriter, format_health, host_memory_bytes
+from mmrpt_jax.training.skipping import too_many_skipped
 from mmrpt_jax.training.state import TrainState
+from mmrpt_jax.training.stopping import NEVER, StoppedError, StopRequest
 
 StepFn = Callable[[TrainState, Any], tuple[TrainState, dict]]
-
-
-class NonFiniteLossError(RuntimeError):
-    """The loss is NaN or infinite."""
 
 
 def train(
@@ -30,13 +28,15 @@ def train(
     writer: MetricWriter,
     log_every: int = 20,
     save_every: int = 200,
+    max_skipped: int = 10,
+    stop: StopRequest = NEVER,
     log: Callable[[str], None] = print,
 ) -> TrainState:
-    """Runs `step_fn` until `steps`, from the newest checkpoint in `directory` if there is one.
+    """Runs `step_fn` until `steps`, from the newest sound checkpoint in `directory` if there is one.
 
     Args:
         state: where to begin; gives shapes, shardings and what is frozen when a checkpoint is restored.
-        step_fn: (state, batch) -> (state, scalar metrics); `loss` must be among them.
+        step_fn: (state, batch) -> (state, scalar metrics).
         open_batches: step -> iterator whose first batch is that of `step`; batches are a pure function of the step.
         steps: optimizer steps in total.
         stage: name in metrics and logs.
@@ -44,15 +44,20 @@ def train(
         writer: receives the metrics.
         log_every: steps between log lines.
         save_every: steps between checkpoints; the last step is always saved.
+        max_skipped: so many updates in a row whose loss or gradient is not finite end the training; it is looked at
+            where something is logged or saved.
+        stop: is asked after every step; a request to stop waits for the step's end and is followed by a checkpoint.
         log: receives one health line per logged step.
 
     Raises:
-        NonFiniteLossError: names the steps since the last finite loss; what is saved was finite.
+        NonFiniteError: `max_skipped` was reached; names the steps and, where they are known, their examples.
+        StoppedError: `stop` asked for it; the step is saved.
     """
-    with Checkpointer(directory) as checkpointer:
-        if checkpointer.latest is not None:
-            state = checkpointer.restore(_moving(state))._replace(frozen=state.frozen)
-        begin = step = checked = int(state.step)
+    with stop.deferred(), Checkpointer(directory) as checkpointer:
+        saved = checkpointer.restore_newest_sound(_moving(state), log)
+        if saved is not None:
+            state = saved._replace(frozen=state.frozen)
+        begin = step = int(state.step)
         if step >= steps:
             return state
         writer.rewind(stage, step)
@@ -60,15 +65,24 @@ def train(
         while step < steps:
             state, metrics = step_fn(state, next(batches))
             step += 1
+            stopping = stop.heard()
             logging, saving = (step % every == 0 or step == steps for every in (log_every, save_every))
+            saving = saving or stopping
             if logging or saving:
-                values, checked = _fetch(metrics, stage, checked + 1, step), step
+                values, in_a_row = _fetch(metrics, state)
+                if in_a_row >= max_skipped:
+                    raise too_many_skipped(stage, step, in_a_row, open_batches)
             if logging:
                 values |= clock.read(step)
                 writer.write(stage, step, values)
                 log(f"   {stage} | {format_health({'step': step, 'total_steps': steps, **values})}")
             if saving:
                 checkpointer.save(step, _moving(state))
+            if stopping:
+                raise StoppedError(
+                    f"{stage}: stopped after step {step} of {steps}, which is saved; "
+                    "the same command goes on from there"
+                )
         return state
 
 
@@ -77,14 +91,11 @@ def _moving(state: TrainState) -> TrainState:
     return state._replace(frozen=None)
 
 
-def _fetch(metrics: dict, stage: str, first: int, step: int) -> dict[str, float]:
-    values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-    if not abs(values["loss"]) < float("inf"):
-        raise NonFiniteLossError(
-            f"{stage}: the loss became {values['loss']} between steps {first} and {step}; "
-            "lower the learning rate, or start again from the last checkpoint"
-        )
-    return values
+def _fetch(metrics: dict, state: TrainState) -> tuple[dict[str, float], int]:
+    """Metrics of a step with the updates skipped so far, and how many of them in a row until now."""
+    found, skipped = jax.device_get((metrics, state.skipped))
+    values = {name: float(value) for name, value in found.items()}
+    return values | {"skipped": float(skipped.total)}, int(skipped.in_a_row)
 
 
 class _Clock:

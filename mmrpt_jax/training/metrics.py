@@ -16,6 +16,7 @@ from mmrpt_jax.reporting.jsonl import JsonLines
 # Key in the metrics, label in the health line, format. Shares are in [0, 1]; entropy, KL and gap in nats.
 HEALTH_FIELDS = (
     ("loss", "loss", ".4f"),
+    ("skipped", "skipped", ".0f"),
     ("zero_variance_share", "zero-var", ".2f"),
     ("entropy", "entropy", ".3f"),
     ("kl", "kl", ".4f"),

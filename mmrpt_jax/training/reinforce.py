@@ -6,6 +6,7 @@ from typing import Any
 import jax
 from jaxtyping import Array, Key
 
+from mmrpt_jax.rewards import RewardError
 from mmrpt_jax.training.state import TrainState
 
 # (params, batch, key, step) -> (what to learn from, metrics); runs on the host, around compiled rollouts
@@ -30,7 +31,11 @@ def make_reinforcement_step(
 
     def step(state: TrainState, batch: Any) -> tuple[TrainState, dict]:
         number = int(state.step)
-        learned, found = collect(state.params, batch, jax.random.fold_in(key, number), number)
+        try:
+            learned, found = collect(state.params, batch, jax.random.fold_in(key, number), number)
+        except RewardError as error:
+            error.add_note(f"in step {number + 1}")
+            raise
         metrics: dict = {}
         for _ in range(updates):
             state, metrics = update(state, learned)

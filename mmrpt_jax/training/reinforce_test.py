@@ -1,8 +1,10 @@
 import jax
 import numpy as np
+import pytest
 
+from mmrpt_jax.rewards import RewardError
 from mmrpt_jax.training.reinforce import make_reinforcement_step, together
-from mmrpt_jax.training.state import TrainState
+from mmrpt_jax.training.state import Skipped, TrainState
 
 
 class Collected:
@@ -21,7 +23,7 @@ def update(state, learned):
 
 
 def state_at(step):
-    return TrainState(np.int32(step), 10, ())
+    return TrainState(np.int32(step), 10, (), Skipped(0, 0))
 
 
 def test_every_update_learns_from_what_was_collected_once():
@@ -44,6 +46,15 @@ def test_sampling_depends_on_key_and_step_alone():
     make_reinforcement_step(collect, update, jax.random.key(8))(state_at(2), None)
     assert collect.keys[2] == collect.keys[3]
     assert len(set(collect.keys)) == 4
+
+
+def test_a_reward_at_fault_is_named_with_its_step():
+    def collect(params, batch, key, step):
+        raise RewardError("slow", "did not return within 5 s")
+
+    with pytest.raises(RewardError, match="reward 'slow'") as caught:
+        make_reinforcement_step(collect, update, jax.random.key(0))(state_at(6), "batch")
+    assert caught.value.__notes__ == ["in step 7"]
 
 
 def test_tasks_together_and_apart():

@@ -13,6 +13,18 @@ from jaxtyping import Array, Float, Int
 from mmrpt_jax.models.paths import overlay, split
 
 
+class Skipped(NamedTuple):
+    """Updates that were left out because the loss or the gradient was not finite.
+
+    Attributes:
+        total: how many.
+        in_a_row: how many since the last that was not.
+    """
+
+    total: Int[Array, ""]
+    in_a_row: Int[Array, ""]
+
+
 class TrainState(NamedTuple):
     """What a training step reads and writes.
 
@@ -20,12 +32,14 @@ class TrainState(NamedTuple):
         step: steps of the training loop; a policy's step is one rollout, however many updates it feeds.
         trained: the parameters that gradients are taken of; everything, where nothing is frozen.
         opt_state: optax state of what is trained.
+        skipped: counts the updates that were left out.
         frozen: the parameters that rest, or None. They may be shared with others, such as the reference policy.
     """
 
     step: Int[Array, ""]
     trained: Any
     opt_state: Any
+    skipped: Skipped
     frozen: Any = None
 
     @property
@@ -64,7 +78,9 @@ def new_state(
         transform_non_params=lambda _: everywhere,
     )
     opt_state = jax.jit(init, out_shardings=shardings)(trained)
-    return TrainState(jax.device_put(jnp.zeros((), jnp.int32), everywhere), trained, opt_state, frozen)
+    # Three arrays, not one three times: steps write over each.
+    step, *skipped = (jax.device_put(jnp.zeros((), jnp.int32), everywhere) for _ in range(3))
+    return TrainState(step, trained, opt_state, Skipped(*skipped), frozen)
 
 
 def init_of(optimizer: optax.GradientTransformation) -> Callable[[Any], Any]:
@@ -73,17 +89,30 @@ def init_of(optimizer: optax.GradientTransformation) -> Callable[[Any], Any]:
 
 
 def apply_gradients(
-    state: TrainState, gradients: Any, optimizer: optax.GradientTransformation
+    state: TrainState,
+    loss: Float[Array, ""],
+    gradients: Any,
+    optimizer: optax.GradientTransformation,
 ) -> tuple[TrainState, Float[Array, ""]]:
     """One optimizer step in float32, rounded to the parameters' type at its end.
+
+    If the loss or the gradients' norm is not finite, parameters and moments stay as they are, and the update is counted
+    as skipped: one bad batch must neither end a run nor go into its parameters. (`optax.apply_if_finite` does not look
+    at the loss, and lets bad updates in after some.)
 
     Returns:
         The next state, and the norm of the gradients before any clipping.
     """
     gradients = _wide(gradients)
+    norm = optax.tree.norm(gradients)
     updates, opt_state = optimizer.update(gradients, state.opt_state, _wide(state.trained))
     trained = optax.apply_updates(state.trained, updates)
-    return TrainState(state.step + 1, trained, opt_state, state.frozen), optax.tree.norm(gradients)
+    finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+    trained, opt_state = jax.tree.map(
+        lambda new, old: jnp.where(finite, new, old), (trained, opt_state), (state.trained, state.opt_state)
+    )
+    skipped = Skipped(state.skipped.total + ~finite, jnp.where(finite, 0, state.skipped.in_a_row + 1))
+    return TrainState(state.step + 1, trained, opt_state, skipped, state.frozen), norm
 
 
 def compile_step(

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -87,7 +89,7 @@ def test_bfloat16_parameters_take_float32_steps():
     expected = params["w"]
     assert {leaf.dtype.name for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim} == {"float32"}
     for gradient in gradients:
-        state, norm = apply_gradients(state, {"w": gradient}, optimizer)
+        state, norm = apply_gradients(state, jnp.zeros(()), {"w": gradient}, optimizer)
         wide, given = {"w": expected.astype(jnp.float32)}, {"w": gradient.astype(jnp.float32)}
         updates, moments = optimizer.update(given, moments, wide)
         expected = (wide["w"] + updates["w"]).astype(jnp.bfloat16)
@@ -104,3 +106,26 @@ def test_bfloat16_gradients_are_added_up_in_float32():
 
     _, metrics = make_update(loss, optax.sgd(1.0), micro_batches=8)(new_state(params, optax.sgd(1.0)), parts)
     assert metrics["gradient_norm"] == 256 + 7
+
+
+@pytest.mark.parametrize(
+    "loss, gradient", [(jnp.nan, 1.0), (jnp.inf, 1.0), (0.0, jnp.nan), (0.0, -jnp.inf), (0.0, 1e30)]
+)
+def test_an_update_that_is_not_finite_is_skipped_and_counted(loss, gradient):
+    """1e30 is finite, but not the norm: its square is above float32."""
+    optimizer = make_optimizer(learning_rate=0.1, steps=10, weight_decay=0.1)
+    good, bad = {"w": jnp.array([1.0, -2.0])}, {"w": jnp.array([0.5, gradient])}
+    apply = jax.jit(functools.partial(apply_gradients, optimizer=optimizer))
+    before, _ = apply(new_state({"w": jnp.ones(2)}, optimizer), jnp.float32(0.5), good)
+    state, _ = apply(before, jnp.float32(loss), bad)
+    jax.tree.map(
+        np.testing.assert_array_equal, (state.trained, state.opt_state), (before.trained, before.opt_state)
+    )
+    assert int(state.step) == 2 and tuple(map(int, state.skipped)) == (1, 1)
+    state, _ = apply(state, jnp.float32(loss), bad)
+    assert tuple(map(int, state.skipped)) == (2, 2)
+    # As if the two had never been.
+    state, _ = apply(state, jnp.float32(0.5), good)
+    expected, _ = apply(before, jnp.float32(0.5), good)
+    jax.tree.map(np.testing.assert_array_equal, state.trained, expected.trained)
+    assert tuple(map(int, state.skipped)) == (2, 0)

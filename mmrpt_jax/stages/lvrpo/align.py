@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from mmrpt_jax.models.autoencoder import decode_tokens
 from mmrpt_jax.reporting.completions import CompletionsWriter
 from mmrpt_jax.reporting.drawings import DrawingsWriter
-from mmrpt_jax.rewards import weighted
+from mmrpt_jax.rewards import in_time, weighted
 from mmrpt_jax.sampling import FlowSampler, Guidance, make_image_rollout
 from mmrpt_jax.stages.advantages import make_advantage, make_best_of_advantage, shuffled
 from mmrpt_jax.stages.answering import advantage_scale, answer_rollout, completions_log, ref_logprobs, scoring
@@ -105,7 +105,10 @@ def _answering(run: Run, reference: Any, arm: Arm, completions: CompletionsWrite
     cfg = run.config.understanding
     return Answering(
         rollout=answer_rollout(run, cfg),
-        rewards=weighted({name: weight for name, weight in cfg.rewards.items() if weight}),
+        rewards=in_time(
+            weighted({name: weight for name, weight in cfg.rewards.items() if weight}),
+            run.config.align.reward_timeout,
+        ),
         advantage=_compare(cfg.advantage, arm, scale=advantage_scale(cfg)),
         tokenizer=run.tokenizer,
         group_size=cfg.group_size,
@@ -132,7 +135,7 @@ def _drawing(run: Run, reference: Any, arm: Arm, drawings: DrawingsWriter) -> Dr
         ),
         # The autoencoder is an argument: compiled in, its weights would be there twice.
         decode=lambda latents: decode(coder, latents, latent),
-        rewards=rewards,
+        rewards=in_time(rewards, run.config.align.reward_timeout),
         advantage=_compare(cfg.advantage, arm),
         group_size=cfg.group_size,
         more_columns=self_judgement(run, reference, rewards),

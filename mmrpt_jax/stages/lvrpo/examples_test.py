@@ -36,6 +36,7 @@ PLAIN = {
     "param_dtype": "float32",
     "compute_dtype": "float32",
     "remat": False,
+    "max_skipped": 10,
     "lora": {"rank": 0},
 }
 
@@ -89,6 +90,7 @@ def tiny_config() -> ConfigDict:
                 "learning_rate": 1e-2,
                 "learning_rate_warmup": 0,
                 "updates_per_rollout": 1,
+                "reward_timeout": 60.0,
                 "sheet_every": 0,
                 "weights": {"understanding": 1.0, "generation": 1.0},
             },

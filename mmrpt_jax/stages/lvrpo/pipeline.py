@@ -12,14 +12,15 @@ from mmrpt_jax.stages.lvrpo.validate import check_config
 from mmrpt_jax.stages.opening import unified_config
 from mmrpt_jax.stages.results import evaluated, write_results
 from mmrpt_jax.stages.workdir import open_run
+from mmrpt_jax.training.stopping import NEVER, StopRequest
 
 
-def run_experiment(config: ConfigDict, workdir: str) -> None:
-    """Runs the stages of `config.stages` that are not complete in `workdir`."""
+def run_experiment(config: ConfigDict, workdir: str, stop: StopRequest = NEVER) -> None:
+    """Runs the stages of `config.stages` that are not complete in `workdir`; raises `StoppedError` if `stop` asks."""
     check_config(config)
     arms = [f"arms/{name}" for name in config.arms]
     check_stages(config, workdir, {"align": {"pretrain": ["base"]}, "evaluate": {"align": arms}})
-    with open_run(config, workdir, unified_config) as run:
+    with open_run(config, workdir, unified_config, stop) as run:
         folder = run.workdir
         if "pretrain" in config.stages:
             run.timed("pretrain", lambda: run_pretrain(run))

@@ -255,6 +255,7 @@ def check_guidance(config: ConfigDict, scale: float) -> None:
 
 
 def _check_rewards(config: ConfigDict) -> None:
+    at_least(config, "align.reward_timeout", 0)
     for section in ("understanding", "generation"):
         if not any(config[section].rewards.values()):
             raise ConfigError(

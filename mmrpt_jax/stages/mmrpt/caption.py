@@ -85,4 +85,5 @@ def infill_batches(run: Run, suffix: str) -> Callable[[int], Iterator[Supervised
         return run.place(built)
 
     transform = HideRandomSpan(run.see, run.config.mask.max_words, run.config.mask.context)
-    return batches(source, transform, build, seed=run.data_seed(f"infill{suffix}"), batch_size=cfg.batch_size)
+    seed, note = run.data_seed(f"infill{suffix}"), run.damage.note
+    return batches(source, transform, build, seed=seed, batch_size=cfg.batch_size, note=note)

@@ -71,7 +71,8 @@ def _batches(
     run: Run, source: RandomAccess[Any], build: Callable[[dict], Any], stream: str, batch_size: int
 ) -> Callable[[int], Iterator[Any]]:
     transform = PickMask(run.see, run.processor.hide, _FIELDS)
-    return batches(source, transform, build, seed=run.data_seed(stream), batch_size=batch_size)
+    seed, note = run.data_seed(stream), run.damage.note
+    return batches(source, transform, build, seed=seed, batch_size=batch_size, note=note)
 
 
 def _inputs(run: Run, texts: Sequence[str], views: Sequence[Any], blank: bool) -> tuple[Any, PromptTokens]:

@@ -96,4 +96,5 @@ def _question_batches(run: Run, blind: bool) -> Callable[[int], Iterator[Supervi
         hidden = np.full(len(replies), blind)
         return run.place(SupervisedBatch(*inputs, branches, hidden))
 
-    return batches(source, None, build, seed=run.data_seed("finetune"), batch_size=cfg.batch_size)
+    seed, note = run.data_seed("finetune"), run.damage.note
+    return batches(source, None, build, seed=seed, batch_size=cfg.batch_size, note=note)

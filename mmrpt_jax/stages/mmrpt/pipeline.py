@@ -15,14 +15,15 @@ from mmrpt_jax.stages.opening import model_config
 from mmrpt_jax.stages.results import evaluated, write_results
 from mmrpt_jax.stages.run import Run
 from mmrpt_jax.stages.workdir import open_run
+from mmrpt_jax.training.stopping import NEVER, StopRequest
 
 
-def run_experiment(config: ConfigDict, workdir: str) -> None:
-    """Runs the stages of `config.stages` that are not complete in `workdir`."""
+def run_experiment(config: ConfigDict, workdir: str, stop: StopRequest = NEVER) -> None:
+    """Runs the stages of `config.stages` that are not complete in `workdir`; raises `StoppedError` if `stop` asks."""
     check_config(config)
     check_stages(config, workdir, _needs(config))
     arms = {name: ARMS[name] for name in config.arms}
-    with open_run(config, workdir, model_config) as run:
+    with open_run(config, workdir, model_config, stop) as run:
         folder = run.workdir
         if "caption" in config.stages:
             run.timed("caption", lambda: run_caption(run))

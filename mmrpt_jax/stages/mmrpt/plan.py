@@ -21,7 +21,7 @@ from mmrpt_jax.stages.mmrpt.reinforce import loss_options
 from mmrpt_jax.stages.opening import model_config
 from mmrpt_jax.stages.trained import describe_training, parts_of
 from mmrpt_jax.training.policy import PolicyBatch, make_policy_step
-from mmrpt_jax.training.state import TrainState, init_of, make_optimizer
+from mmrpt_jax.training.state import Skipped, TrainState, init_of, make_optimizer
 
 _Step = Callable[[TrainState, PolicyBatch], tuple[TrainState, dict]]
 
@@ -91,7 +91,8 @@ def _update_memory(config: ConfigDict, model: VLMConfig, params) -> int:
     step, optimizer, batch = policy_update(config, model)
     trained, frozen = parts_of(config, params)
     moments = jax.eval_shape(init_of(optimizer), trained)
-    state = TrainState(_array((), jnp.int32), trained, moments, frozen)
+    count = _array((), jnp.int32)
+    state = TrainState(count, trained, moments, Skipped(count, count), frozen)
     memory = jax.jit(step, donate_argnums=0).lower(state, batch).compile().memory_analysis()
     held = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
     return held - memory.alias_size_in_bytes

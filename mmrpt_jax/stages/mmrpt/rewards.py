@@ -9,6 +9,7 @@ from mmrpt_jax.models.sentence_encoder import load_sentence_encoder
 from mmrpt_jax.rewards import (
     READ_GAIN,
     RewardFn,
+    in_time,
     make_length_penalty,
     make_semantic_reward,
     make_soft_overlong,
@@ -33,7 +34,7 @@ def configured_rewards(run: Run) -> Mapping[str, tuple[RewardFn, float]]:
     weights = active_rewards(run.config)
     if "semantic" in weights:
         more["semantic"] = make_semantic_reward(load_sentence_encoder(cfg.semantic_encoder).encode)
-    return weighted(weights, more=more)
+    return in_time(weighted(weights, more=more), cfg.reward_timeout)
 
 
 def active_rewards(config: ConfigDict) -> dict[str, float]:

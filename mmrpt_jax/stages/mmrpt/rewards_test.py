@@ -8,7 +8,12 @@ from mmrpt_jax.stages.mmrpt.rewards import computes_gain, configured_rewards, ga
 
 
 def config_of(rewards, of="answer"):
-    rl = {"rewards": rewards, "visual_gain": {"of": of, "cap": 3.0}, "semantic_encoder": ""}
+    rl = {
+        "rewards": rewards,
+        "visual_gain": {"of": of, "cap": 3.0},
+        "semantic_encoder": "",
+        "reward_timeout": 0,
+    }
     return ConfigDict({"rl": rl, "data": {"branch_lengths": (4, 8)}})
 
 

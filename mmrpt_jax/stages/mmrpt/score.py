@@ -1,6 +1,7 @@
 """Stage 2: how much does each word of each caption need the image? Written once, as a sidecar of the data."""
 
 import functools
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,9 +12,9 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from mmrpt_jax.data.escape import escape_placeholders
-from mmrpt_jax.data.images import decode_image
+from mmrpt_jax.data.images import ImageError, decode_image
 from mmrpt_jax.data.prompts import encode_branches
-from mmrpt_jax.data.records import RandomAccess
+from mmrpt_jax.data.records import RandomAccess, Record
 from mmrpt_jax.data.sidecar import open_sidecar, write_sidecar
 from mmrpt_jax.dependency import auc, segment_pool, sentence_spans, tokens_to_segments, word_spans
 from mmrpt_jax.models import PromptTokens
@@ -54,34 +55,52 @@ def sentence_auc(source: RandomAccess[Any], scores: RandomAccess[Any]) -> dict[s
     """
     labels: list[bool] = []
     found: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    position = 0
     for index in range(min(len(source), _AUC_RECORDS)):
-        needs = json.loads(source[index]["extra"] or "{}").get("needs_image")
+        record = source[index]
+        if position == len(scores) or scores[position]["id"] != record["id"]:
+            continue  # of a damaged image there are no scores
+        needs = json.loads(record["extra"] or "{}").get("needs_image")
         if not needs:
             return {}
         labels += needs[0]
         for kind in KINDS:
-            found[kind] += scores[index][f"sentence_{kind}"].tolist()
+            found[kind] += scores[position][f"sentence_{kind}"].tolist()
+        position += 1
     return {kind: auc(values, labels) for kind, values in found.items()}
 
 
 def score_records(run: Run, params, source: RandomAccess[Any]) -> Iterator[dict[str, Any]]:
-    """Yields one row of `FIELDS` per record, in order; the last batch is filled up with its last record."""
+    """Yields a row of `FIELDS` per record whose image can be seen; the last batch is filled up with its last record."""
     cfg = run.config.score
     options = {"heads": cfg.heads, "top_k": cfg.top_k, "query_shift": cfg.query_shift}
     scorer = jax.jit(make_dependency_scorer(run.vlm, layers=_layers(run), **options))
     asked = [run.wording.caption] * cfg.batch_size
-    for start in range(0, len(source), cfg.batch_size):
-        records = [source[min(i, len(source) - 1)] for i in range(start, start + cfg.batch_size)]
+    seen = _seen(run, source)
+    while batch := list(itertools.islice(seen, cfg.batch_size)):
+        count = len(batch)
+        batch += batch[-1:] * (cfg.batch_size - count)
+        records, views = zip(*batch, strict=True)
         texts = [escape_placeholders(record["captions"][0]) for record in records]
-        inputs = run.processor.inputs(asked, run.views(decode_image(record["image"]) for record in records))
+        inputs = run.processor.inputs(asked, list(views))
         branches = encode_branches(
             run.tokenizer, [[text] for text in texts], lengths=run.config.data.caption_lengths
         )
         scores = scorer(params, *run.place((*inputs, branches)))
         columns = _pooled(run, texts, inputs[1], scores)
-        for row in range(min(cfg.batch_size, len(source) - start)):
+        for row in range(count):
             fields = {field: values[row] for field, values in columns.items()}
             yield {"id": records[row]["id"], "caption": texts[row]} | fields
+
+
+def _seen(run: Run, source: RandomAccess[Any]) -> Iterator[tuple[Record, Any]]:
+    """Records with what the model sees of them, in order; what is damaged has no scores, and so no masks."""
+    for index in range(len(source)):
+        record = source[index]
+        try:
+            yield record, run.processor.view(decode_image(record["image"]))
+        except ImageError as error:
+            run.damage.note(record["id"], error)
 
 
 def _pooled(

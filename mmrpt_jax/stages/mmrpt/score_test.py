@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from mmrpt_jax.data.damage import Damage
 from mmrpt_jax.data.prompts import Wording
 from mmrpt_jax.data.scene_source import png
 from mmrpt_jax.data.sidecar import open_sidecar
@@ -48,11 +49,11 @@ def run(tiny_model, tiny_processor, monkeypatch):
         vlm=tiny_model,
         processor=tiny_processor,
         wording=Wording(),
-        views=lambda images: [tiny_processor.view(image) for image in images],
         tokenizer=tiny_processor.tokenizer,
         place=lambda batch: batch,
         train_source=[record("x"), record("y"), record("z", "a red <image> circle")],
         log=lambda text: None,
+        damage=Damage(),
     )
 
 
@@ -95,6 +96,14 @@ def test_the_last_batch_is_filled_up_and_captions_are_escaped(run):
     assert last["patch_received"].tolist() == [0, 1, 2, 3]
 
 
+def test_a_damaged_image_has_no_scores_and_is_told_of(run):
+    source = list(run.train_source)
+    source[1] = source[1] | {"image": source[1]["image"][:40]}
+    rows = list(score_records(run, None, source))
+    assert [row["id"] for row in rows] == ["x", "z"]
+    assert run.damage.tell().startswith("1 record could not be used: y (")
+
+
 def test_the_stage_writes_what_it_found_once(run, tmp_path, monkeypatch):
     run_score(run, None, tmp_path / "scores")
     rows = open_sidecar(tmp_path / "scores" / "records", "train")
@@ -118,10 +127,12 @@ def test_a_stage_stopped_before_its_summary_starts_over(run, tmp_path, monkeypat
 
 def test_agreement_with_the_scenes_own_labels():
     source = [record("x", needs_image=[[True, False]]), record("y", needs_image=[[False, True, False]])]
-    rows = [{f"sentence_{kind}": np.zeros(n) for kind in KINDS} for n in (2, 3)]
+    rows = [{"id": i} | {f"sentence_{kind}": np.zeros(n) for kind in KINDS} for i, n in (("x", 2), ("y", 3))]
     rows[0]["sentence_llr"], rows[1]["sentence_llr"] = np.array([0.9, 0.1]), np.array([0.2, 0.8, 0.3])
     rows[0]["sentence_kl"], rows[1]["sentence_kl"] = np.array([0.9, 0.5]), np.array([0.2, 0.4, 0.3])
     # Pairs (needed, not needed) in the right order: all six of llr, five of kl; ties count one half.
     expected = dict.fromkeys(KINDS, 0.5) | {"llr": 1.0, "kl": pytest.approx(5 / 6)}
     assert sentence_auc(source, rows) == expected
+    # Of a record between them there are no scores.
+    assert sentence_auc([source[0], record("damaged", needs_image=[[True]]), source[1]], rows) == expected
     assert sentence_auc([record("x")], rows) == {}

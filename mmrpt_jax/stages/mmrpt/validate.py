@@ -14,6 +14,7 @@ from mmrpt_jax.scenes import WORLDS
 from mmrpt_jax.stages.advantages import COMBINE, SCALES
 from mmrpt_jax.stages.checks import (
     ConfigError,
+    at_least,
     check_batches,
     check_files,
     check_groups,
@@ -131,6 +132,7 @@ def _check_masks(config: ConfigDict) -> None:
 
 def _check_rewards(config: ConfigDict) -> None:
     rl = config.rl
+    at_least(config, "rl.reward_timeout", 0)
     if not any(rl.rewards.values()):
         raise ConfigError("config.rl.rewards: every weight is 0, so there is nothing to learn from")
     # The empty path would be the current folder.
