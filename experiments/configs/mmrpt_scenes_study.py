@@ -1,9 +1,8 @@
 """All controls of MMRPT on the embedded world, three seeds, with robustness under fine-tuning.
 
 COMMAND: python -m experiments.launch --config=experiments/configs/mmrpt_scenes_study.py --workdir=runs/study
-HARDWARE: two CPU cores, below 2 GiB. WALL TIME: 57 min beside other work. SEEDS: 0, 1, 2. RESULT: spans filled
-in the biased / flipped world: sft 0.45 / 0.27, mmrpt 0.39 / 0.27; colours alone 0.53 / 0.32 and 0.42 / 0.35. The
-README has the table.
+HARDWARE: two CPU cores, below 2.4 GiB. WALL TIME: about an hour. SEEDS: 0, 1, 2. RESULT: spans filled in the biased /
+flipped world: sft 0.45 / 0.27, mmrpt 0.39 / 0.27; colours alone 0.53 / 0.32 and 0.44 / 0.36. README has the table.
 """
 
 from ml_collections import ConfigDict
