@@ -8,10 +8,13 @@ PACKAGES = ("data_prep", "experiments", "mmrpt_jax", "tests")
 
 
 def python_files(root: Path = ROOT, packages: tuple[str, ...] = PACKAGES) -> list[Path]:
-    """Every `.py` file in `packages` and beside them but `setup.py`, sorted, relative to `root`."""
+    """Every `.py` file in `packages` and beside them but `setup.py`, sorted, relative to `root`.
+
+    Without those of a folder `peers`: they are run by other programs' environments, and import nothing of ours.
+    """
     beside = [path for path in root.glob("*.py") if path.name != "setup.py"]
     inside = [path for package in packages for path in (root / package).rglob("*.py")]
-    return sorted(path.relative_to(root) for path in beside + inside)
+    return sorted(path.relative_to(root) for path in beside + inside if path.parent.name != "peers")
 
 
 def is_test(path: Path) -> bool:

@@ -1,0 +1,1 @@
+"""The sides of `grpo_step`: one piece of work, and how we and our peers do it."""

@@ -1,0 +1,62 @@
+"""Peers in virtual environments of their own, made on demand."""
+
+import subprocess
+import sys
+import venv
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
+
+SIDES = Path(__file__).parent / "peers"
+
+
+class Peer(NamedTuple):
+    """Another program that takes the same step.
+
+    Attributes:
+        packages: what pip installs.
+        script: its side.
+        kinds: what it can do.
+    """
+
+    packages: tuple[str, ...]
+    script: Path
+    kinds: tuple[str, ...]
+
+
+PEERS: Mapping[str, Peer] = MappingProxyType(
+    {
+        "trl": Peer(
+            ("trl", "torch", "transformers", "datasets", "pillow"), SIDES / "trl_side.py", ("text", "vlm")
+        ),
+        "tunix": Peer(("google-tunix",), SIDES / "tunix_side.py", ("text",)),
+    }
+)
+
+
+def peer_python(name: str, folder: Path) -> Path:
+    """The interpreter of a peer's virtual environment in `folder`, which is made where there is none.
+
+    Raises:
+        RuntimeError: pip cannot install it; the message ends as pip's does.
+    """
+    home = folder / name
+    python = home / "bin" / "python"
+    if (home / "installed").exists():
+        return python
+    print(f"installing {name} in {home}", flush=True)
+    venv.create(home, with_pip=True, clear=True)
+    command = [python, "-m", "pip", "install", "--quiet", *PEERS[name].packages]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"pip cannot install {name}: {done.stderr.strip().splitlines()[-1]}")
+    (home / "installed").touch()
+    return python
+
+
+def side_command(name: str, environments: Path) -> list[str]:
+    """The command that runs a side, but for its work; "ours" runs in this very environment."""
+    if name == "ours":
+        return [sys.executable, "-m", "experiments.benchmarks.grpo.ours"]
+    return [str(peer_python(name, environments)), str(PEERS[name].script)]

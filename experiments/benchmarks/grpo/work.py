@@ -1,0 +1,125 @@
+"""One GRPO step that every side computes: the same small model, prompts of the same tokens, answers of the same length.
+
+This file and the peers' own import nothing of ours: a peer runs in a virtual environment of its own.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+# Qwen2.5's shape, small enough for two cores; the tower is Qwen2.5-VL's.
+DECODER = {
+    "vocab_size": 8192,
+    "hidden_size": 256,
+    "intermediate_size": 768,
+    "num_hidden_layers": 8,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 4096,
+    "tie_word_embeddings": True,
+    "hidden_act": "silu",
+    "rms_norm_eps": 1e-6,
+}
+TOWER = {
+    "depth": 4,
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "num_heads": 4,
+    "out_hidden_size": 256,
+    "hidden_act": "silu",
+    "patch_size": 14,
+    "spatial_merge_size": 2,
+    "temporal_patch_size": 2,
+    "fullatt_block_indexes": [0, 1, 2, 3],
+    "window_size": 112,
+}
+ROTARY = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [4, 6, 6]}
+# 24 x 24 visual tokens.
+PIXELS = 672
+LEARNING_RATE = 1e-6
+# The ratio is clipped to 1 ± this.
+CLIP = 0.2
+
+
+class Work(NamedTuple):
+    """What to compute.
+
+    Attributes:
+        kind: "text" or "vlm".
+        group: G, answers to one prompt.
+        prompt: P, tokens of the prompt; of the VLM's, 576 are an image's.
+        answer: R, tokens of every answer; none ends early.
+        steps: how many; the first one compiles and is not counted.
+        folder: where `material` lies.
+        lean: compute in the side's leanest setting: micro-batches of one answer, or layers computed twice.
+    """
+
+    kind: str
+    group: int
+    prompt: int
+    answer: int
+    steps: int
+    folder: str
+    lean: bool = False
+
+
+def from_command_line() -> Work:
+    """The work that `grpo_step` gives a side as its only argument."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("work", type=json.loads)
+    return Work(**parser.parse_args().work)
+
+
+def prompts(work: Work) -> list[str]:
+    """Texts of the prompts, of the right number of tokens."""
+    return json.loads(Path(work.folder, "prompts.json").read_text())[f"{work.kind}-{work.prompt}"]
+
+
+class Stopwatch:
+    """Seconds by name, one list for each, and the memory of this process.
+
+    Every side times `step`, in it `collect` (answers, rewards, advantages), and in that `generate`; what is left of the
+    step is the update.
+    """
+
+    def __init__(self):
+        """What is in memory now are the imported libraries."""
+        self.seconds: dict[str, list[float]] = {}
+        self._libraries = _peak_mib()
+
+    def timed(self, name, function, wait=lambda result: result):
+        """The same function; each call's time until `wait` has returned is written down."""
+
+        def call(*args, **kwargs):
+            start = time.perf_counter()
+            result = wait(function(*args, **kwargs))
+            self.add(name, time.perf_counter() - start)
+            return result
+
+        return call
+
+    def add(self, name: str, seconds: float) -> None:
+        """Writes a time down that somebody else has taken."""
+        self.seconds.setdefault(name, []).append(seconds)
+
+    def report(self, work: Work, *, prompt_tokens: int, answer_tokens: int, versions: dict[str, str]) -> None:
+        """Prints the one line that `grpo_step` reads.
+
+        Raises:
+            ValueError: other shapes were computed than were asked for.
+        """
+        found = (prompt_tokens, answer_tokens)
+        if found != (work.prompt, work.answer):
+            raise ValueError(f"computed {found} tokens of prompt and answer, asked for {work}")
+        medians = {name: statistics.median(values[1:]) for name, values in self.seconds.items()}
+        peak = _peak_mib()
+        memory = {"peak_mib": peak, "libraries_mib": self._libraries}
+        print(json.dumps({**medians, **memory, "versions": versions}), flush=True)
+
+
+def _peak_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
