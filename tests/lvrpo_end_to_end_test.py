@@ -9,7 +9,7 @@ from PIL import Image
 from mmrpt_jax.reporting.jsonl import read_jsonl
 from mmrpt_jax.stages.lvrpo import align
 from mmrpt_jax.stages.lvrpo.pipeline import run_experiment
-from tests.end_to_end_test import untimed
+from tests.end_to_end_test import copy_without, untimed
 
 
 def test_a_run_leaves_everything_a_reader_wants(finished_lvrpo_run):
@@ -68,14 +68,15 @@ def test_stopped_between_checkpoints_and_started_again_ends_bit_for_bit_the_same
 
         return failing
 
+    folder = copy_without("lvrpo", finished_lvrpo_run, tmp_path / "run")
     monkeypatch.setattr(align, "make_reinforcement_step", make_failing)
     with pytest.raises(KeyboardInterrupt):
-        run_experiment(lvrpo_config, str(tmp_path))
+        run_experiment(lvrpo_config, str(folder))
     monkeypatch.undo()
-    run_experiment(lvrpo_config, str(tmp_path))
+    run_experiment(lvrpo_config, str(folder))
 
     arm = "arms/lvrpo"
     for name in ("weights.safetensors", "completions.jsonl", "drawings.jsonl", "drawings/step-000002.png"):
-        assert (tmp_path / arm / name).read_bytes() == (finished_lvrpo_run / arm / name).read_bytes(), name
-    assert untimed(tmp_path) == untimed(finished_lvrpo_run)
-    assert (tmp_path / "results.txt").read_text() == (finished_lvrpo_run / "results.txt").read_text()
+        assert (folder / arm / name).read_bytes() == (finished_lvrpo_run / arm / name).read_bytes(), name
+    assert untimed(folder) == untimed(finished_lvrpo_run)
+    assert (folder / "results.txt").read_text() == (finished_lvrpo_run / "results.txt").read_text()

@@ -37,8 +37,9 @@ def published_config(config, folder):
     )
     config.caption.steps, config.overlays = 0, 1
     config.arms = ("base", "sft", "mmrpt")
-    config.fill.warmup_steps = 1
-    config.rl.steps = 2
+    # The warm-up takes the steps of "sft".
+    config.fill.warmup_steps = 0
+    config.rl.update(steps=2, group_size=2)
     config.finetune.steps = 0
     config.evaluate.update(worlds=("biased",), fill_items=8, cloze_items=8)
     return config

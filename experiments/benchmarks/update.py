@@ -80,7 +80,9 @@ def policy_work(config: ConfigDict) -> Work:
     step, optimizer, shapes = policy_update(config, model)
     batch = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), shapes)
     update = jax.jit(step, donate_argnums=0)
-    state = new_state(initialise(model, jax.random.key(0)), optimizer)
+    # Put there, as an update's result is: what may be anywhere would make the first update a program of its own.
+    params = jax.device_put(initialise(model, jax.random.key(0)), jax.devices()[0])
+    state = new_state(params, optimizer)
 
     def run() -> None:
         nonlocal state

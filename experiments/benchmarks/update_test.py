@@ -35,7 +35,9 @@ def test_the_wider_model_is_wider():
 def test_the_command_writes_its_table(monkeypatch, tmp_path, capsys):
     config = miniature_config()
     config.model.decoder.layers = config.model.vision.transformer.layers = 1
-    monkeypatch.setattr(update.mmrpt_scenes, "get_config", lambda: config)
+    # Compiled once, for both rows.
+    work = update.policy_work(config)
+    monkeypatch.setattr(update, "policy_work", lambda _: work)
     monkeypatch.setattr(update, "_PRODUCT", 8)
     with flagsaver.as_parsed(out=str(tmp_path / "update"), repeats="2"):
         update.main([])

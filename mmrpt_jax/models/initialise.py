@@ -48,14 +48,13 @@ def initialise(
     """
     if mesh is None:
         return _initialise(config, key, part)
-    boxed = jax.eval_shape(functools.partial(_boxed, config), key)
-    shardings = part(parameter_shardings(boxed, mesh, rules))
+    shardings = part(parameter_shardings(_abstract(config), mesh, rules))
     return jax.jit(_unboxed, static_argnums=(0, 2), out_shardings=shardings)(config, key, part)
 
 
 def abstract_parameters(config: Config, mesh: Mesh | None = None, rules: Mapping[str, str | None] = RULES):
     """Shapes, types and (with a mesh) shardings of all parameters, without computing any."""
-    boxed = jax.eval_shape(functools.partial(_boxed, config), jax.random.key(0))
+    boxed = _abstract(config)
     if mesh is None:
         return nn.unbox(boxed)
     shardings = parameter_shardings(boxed, mesh, rules)
@@ -64,6 +63,12 @@ def abstract_parameters(config: Config, mesh: Mesh | None = None, rules: Mapping
         nn.unbox(boxed),
         shardings,
     )
+
+
+@functools.cache
+def _abstract(config: Config):
+    """`_boxed` without computing anything; traced once per model, since every stage asks for it."""
+    return jax.eval_shape(functools.partial(_boxed, config), jax.random.key(0))
 
 
 def count_parameters(params) -> int:

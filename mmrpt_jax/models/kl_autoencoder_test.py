@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -91,9 +93,8 @@ def test_resampling_by_hand():
     """Down: a row and a column of zeros behind the image, every second place. Up: every place twice, both ways."""
     config = AutoencoderConfig(width=8, multipliers=(1, 1), blocks=0, channels=4)
     params = initialise(config, jax.random.key(0))
-    _, seen = AutoencoderNetwork(config).apply(
-        {"params": params}, to_pixels(IMAGES), capture_intermediates=True
-    )
+    watched = functools.partial(AutoencoderNetwork(config).apply, capture_intermediates=True)
+    _, seen = jax.jit(watched)({"params": params}, to_pixels(IMAGES))
     encoder, decoder = seen["intermediates"]["encoder"], seen["intermediates"]["decoder"]
 
     def output(half, name):

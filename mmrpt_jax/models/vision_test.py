@@ -12,12 +12,14 @@ from mmrpt_jax.models.vlm_test import CONFIG, LOCAL, random_parameters
 VISION, WIDTH = CONFIG.vision, CONFIG.decoder.width
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), np.uint8)
 
-encode = jax.jit(
-    lambda config, params, images: (
-        VisionTower(config, WIDTH).apply({"params": params}, images[:, None]).features
-    ),
+tokens_of = jax.jit(
+    lambda config, params, images: VisionTower(config, WIDTH).apply({"params": params}, images),
     static_argnums=0,
 )
+
+
+def encode(config, params, images):
+    return tokens_of(config, params, images[:, None]).features
 
 
 @pytest.fixture(scope="module")
@@ -95,10 +97,6 @@ def test_impossible_sizes_are_refused():
         TransformerConfig(width=8, layers=1, heads=4, kv_heads=3, head_dim=2, mlp=8)
     with pytest.raises(ValueError, match=r"head_dim \(3\) must be even"):
         TransformerConfig(width=8, layers=1, heads=4, kv_heads=2, head_dim=3, mlp=8)
-
-
-def tokens_of(config, params, images):
-    return VisionTower(config, WIDTH).apply({"params": params}, images)
 
 
 def in_one_row(images, config):

@@ -47,6 +47,10 @@ def batch(config, tiny_tokenizer, images):
     return DrawingBatch(prompt, clean, np.float32([[1, 1], [1, 0], [2, 1], [0, 0.5]]), SEEDS)
 
 
+encoded = jax.jit(encode_prompt, static_argnums=0)
+velocity_of = jax.jit(velocity, static_argnums=0)
+
+
 def by_hand(config, params, batch, images, rows):
     """Σ w · mean squared error, one picture at a time, with noise and times recovered from the seeds."""
     total = 0.0
@@ -55,14 +59,14 @@ def by_hand(config, params, batch, images, rows):
         times = np.asarray(jax.nn.sigmoid(jax.random.normal(for_times, (2,))))
         noise = np.asarray(jax.random.normal(for_noise, (2, 4, 192)))
         prompt = jax.tree.map(lambda x, row=row: x[row : row + 1], batch.prompt)
-        state = encode_prompt(config, params, None, prompt)
+        state = encoded(config, params, None, prompt)
         for place in range(2):
             # An 8 x 8 square of pixels, as four 4 x 4 patches, row by row.
             pixels = images[row, place] / 127.5 - 1
             squares = pixels.reshape(2, 2, 4, 2, 2, 4, 3).transpose(0, 3, 1, 4, 2, 5, 6)
             clean = squares.reshape(4, 192)
             noisy = (1 - times[place]) * clean + times[place] * noise[place]
-            found = velocity(
+            found = velocity_of(
                 config, params, state, jnp.float32(noisy)[None, None], jnp.float32(times[place])[None, None]
             )
             error = np.mean((np.asarray(found)[0, 0] - (noise[place] - clean)) ** 2)
@@ -77,7 +81,7 @@ def test_loss_by_hand(config, params, batch, images):
 
 
 def test_the_noise_of_a_row_is_its_own(config, params, batch):
-    loss = make_drawing_loss(config, shift=3.0, repeats=3)
+    loss = jax.jit(make_drawing_loss(config, shift=3.0, repeats=3))
     whole, _ = loss(params, batch)
     parts = [loss(params, jax.tree.map(lambda x, i=i: x[i : i + 1], batch))[0] for i in range(4)]
     np.testing.assert_allclose(whole, sum(map(float, parts)), rtol=1e-5)
@@ -91,5 +95,5 @@ def test_neither_split_nor_repeats_change_the_normaliser(config, params, batch):
     )
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), one, two)
     # Every picture counts twice.
-    _, (count, _) = loss(params, batch)
+    _, (count, _) = jax.jit(loss)(params, batch)
     np.testing.assert_allclose(count, 2 * batch.weights.sum(), rtol=1e-6)
