@@ -1,37 +1,23 @@
-"""One GRPO step beside its peers: `python -m experiments.benchmarks.grpo_step --peer=trl --peer=tunix`.
+"""One GRPO step beside its peers: `python -m experiments.benchmarks.grpo_step --peer trl tunix`.
 
 All sides compute the same thing in turn, A B A B, each in a process of its own: the same small model in float32, one
 prompt, G answers of R tokens, one update; token counts are checked. A peer is installed in a virtual environment on
 first use. The table has medians over the rounds, and our ratio to each peer as the median and range of the rounds'.
 """
 
+import argparse
 import itertools
 import json
 import statistics
-import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags
-
-from experiments.benchmarks.grpo.environments import PEERS, side_command
+from experiments.benchmarks.common.command import benchmark_parser, run_benchmark, several
+from experiments.benchmarks.common.environments import PEERS, run_side, side_command
 from experiments.benchmarks.grpo.material import write_material
 from experiments.benchmarks.grpo.work import Work
-from mmrpt_jax.reporting.table import format_table, write_table
-
-_KIND = flags.DEFINE_multi_enum(
-    "kind", ["text"], ["text", "vlm"], "Text alone, or an image of 576 tokens, too."
-)
-_GROUP = flags.DEFINE_multi_integer("group", [8], "G, answers to one prompt.")
-_PROMPT = flags.DEFINE_multi_integer("prompt", [640], "P, tokens of a prompt, those of its image included.")
-_ANSWER = flags.DEFINE_multi_integer("answer", [64], "R, tokens of an answer.")
-_PEER = flags.DEFINE_multi_enum("peer", [], sorted(PEERS), "Who runs beside us.")
-_LEAN = flags.DEFINE_bool("lean", False, "Also run every side in its leanest setting.")
-_STEPS = flags.DEFINE_integer("steps", 6, "Steps of a process; the first one is not counted.", lower_bound=2)
-_ROUNDS = flags.DEFINE_integer("rounds", 3, "Processes of each side.", lower_bound=1)
-_ENVIRONMENTS = flags.DEFINE_string("environments", "runs/peers", "Where peers are installed.")
-_OUT = flags.DEFINE_string("out", "", "Stem of <out>.json and <out>.txt; nothing is written if empty.")
 
 COLUMNS = (
     "work",
@@ -47,42 +33,55 @@ COLUMNS = (
 )
 
 
-def main(_: list[str]) -> None:
+def main(argv: Sequence[str] | None = None) -> int:
     """Entry point."""
-    environments = Path(_ENVIRONMENTS.value).absolute()
+    parser = benchmark_parser("grpo_step", __doc__, repeats=3)
+    parser.add_argument(
+        "--kind", nargs="+", default=["text"], choices=("text", "vlm"), help="without or with an image"
+    )
+    parser.add_argument("--group", type=int, nargs="+", default=[8], help="G, answers to one prompt")
+    parser.add_argument(
+        "--prompt", type=int, nargs="+", default=[640], help="P, tokens of a prompt and its image"
+    )
+    parser.add_argument("--answer", type=int, nargs="+", default=[64], help="R, tokens of an answer")
+    parser.add_argument("--peer", nargs="*", default=[], choices=sorted(PEERS), help="who runs beside us")
+    parser.add_argument("--lean", action="store_true", help="run every side in its leanest setting, too")
+    parser.add_argument(
+        "--steps", type=several, default=6, help="steps of a process; the first is not counted"
+    )
+    parser.add_argument(
+        "--environments", type=Path, default=Path("runs/peers"), help="where peers are installed"
+    )
+    return run_benchmark(parser, measure_steps, COLUMNS, "One GRPO step on CPU, seconds", argv)
+
+
+def measure_steps(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """A row for every size and side, printed as they come."""
+    environments = options.environments.absolute()
     folder = environments / "material"
-    write_material(folder, itertools.product(_KIND.value, _PROMPT.value))
-    commands = {name: side_command(name, environments) for name in ("ours", *_PEER.value)}
+    write_material(folder, itertools.product(options.kind, options.prompt))
+    commands = {name: side_command(name, environments) for name in ("ours", *options.peer)}
     rows: list[dict[str, Any]] = []
-    sizes = itertools.product(_KIND.value, _GROUP.value, _PROMPT.value, _ANSWER.value)
-    for kind, group, prompt, answer in sizes:
-        work = Work(kind, group, prompt, answer, _STEPS.value, str(folder))
-        sides = [
-            (name, lean)
-            for name in commands
-            if name == "ours" or kind in PEERS[name].kinds
-            for lean in ((False, True) if _LEAN.value and name != "tunix" else (False,))
-        ]
+    for size in itertools.product(options.kind, options.group, options.prompt, options.answer):
+        work = Work(*size, steps=options.steps, folder=str(folder))
+        sides = list(sides_of(work, commands, lean=options.lean))
         rounds = [
-            {side: run_side(commands[side[0]], work._replace(lean=side[1])) for side in sides}
-            for _ in range(_ROUNDS.value)
+            {side: run_side(commands[side[0]], work._replace(lean=side[1])._asdict()) for side in sides}
+            for _ in range(options.repeats)
         ]
-        rows += summarise(work, rounds)
-        print(format_table(rows, COLUMNS, digits=2), flush=True)
-        if _OUT.value:
-            write_table(_OUT.value, rows, COLUMNS, title="One GRPO step, seconds", digits=2)
+        new = list(summarise(work, rounds))
+        print(*map(json.dumps, new), sep="\n", flush=True)
+        rows += new
+    return rows
 
 
-def run_side(command: Sequence[str], work: Work) -> dict[str, Any]:
-    """What a side reports of its steps.
-
-    Raises:
-        RuntimeError: it failed; the message ends as its own does.
-    """
-    done = subprocess.run([*command, json.dumps(work._asdict())], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+def sides_of(work: Work, names: Iterable[str], *, lean: bool) -> Iterator[tuple[str, bool]]:
+    """Who can do the work, as (name, whether in its leanest setting)."""
+    for name in names:
+        if name == "ours" or work.kind in PEERS[name].kinds:
+            yield name, False
+            if lean and (name == "ours" or PEERS[name].has_lean):
+                yield name, True
 
 
 def summarise(
@@ -112,4 +111,4 @@ def summarise(
 
 
 if __name__ == "__main__":
-    app.run(main)
+    sys.exit(main())

@@ -1,4 +1,3 @@
-import json
 import sys
 
 import jax
@@ -6,10 +5,11 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 
+from experiments.benchmarks.common.environments import run_side
 from experiments.benchmarks.grpo.material import IMAGE_TOKENS, write_material
 from experiments.benchmarks.grpo.ours import open_batch, open_processor
 from experiments.benchmarks.grpo.work import Stopwatch, Work
-from experiments.benchmarks.grpo_step import run_side, summarise
+from experiments.benchmarks.grpo_step import summarise
 from mmrpt_jax.models.sharding import MESH_AXES
 
 WORK = Work("text", group=8, prompt=64, answer=4, steps=2, folder="")
@@ -63,6 +63,6 @@ def test_other_shapes_than_asked_for_are_no_measurement():
 
 def test_the_last_line_of_a_side_counts_and_its_failure_is_told():
     script = "import sys; print('noise'); print(sys.argv[1])"
-    assert run_side([sys.executable, "-c", script], WORK) == json.loads(json.dumps(WORK._asdict()))
+    assert run_side([sys.executable, "-c", script], WORK._asdict()) == WORK._asdict()
     with pytest.raises(RuntimeError, match="no such peer"):
-        run_side([sys.executable, "-c", "raise SystemExit('no such peer')"], WORK)
+        run_side([sys.executable, "-c", "raise SystemExit('no such peer')"], WORK._asdict())

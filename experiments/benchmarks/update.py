@@ -4,28 +4,24 @@ One large product is the yardstick; it takes turns with the updates, so that wha
 them. FLOPs are counted from shapes, the backward pass as two forward passes (`mmrpt_jax/training/compute.py`).
 """
 
+import argparse
 import statistics
-import time
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from absl import app, flags
 from ml_collections import ConfigDict
 
+from experiments.benchmarks.common.command import benchmark_parser, run_benchmark
+from experiments.benchmarks.common.timing import quartiles, take_turns, title
 from experiments.configs import mmrpt_scenes
 from mmrpt_jax.models import initialise
-from mmrpt_jax.reporting.table import format_table, write_table
 from mmrpt_jax.stages.mmrpt.plan import policy_update
 from mmrpt_jax.stages.opening import model_config
 from mmrpt_jax.training.compute import update_flops
-from mmrpt_jax.training.state import new_state
-
-_OUT = flags.DEFINE_string("out", "", "Stem of <out>.json and <out>.txt; nothing is written if empty.")
-_REPEATS = flags.DEFINE_integer(
-    "repeats", 10, "Measurements of each; the table has their median and quartiles."
-)
+from mmrpt_jax.training.state import TrainState, new_state
 
 COLUMNS = ("work", "GFLOP", "ms", "ms_low", "ms_high", "GFLOP/s", "of product")
 _PRODUCT = 2048
@@ -35,7 +31,7 @@ class Work(NamedTuple):
     """Something to time.
 
     Attributes:
-        run: computes it and waits for it; compiles at its first call.
+        run: computes it; compiles at its first call.
         flops: of one call.
     """
 
@@ -43,17 +39,17 @@ class Work(NamedTuple):
     flops: float
 
 
-def main(_: list[str]) -> None:
+def main(argv: Sequence[str] | None = None) -> int:
     """Entry point."""
+    parser = benchmark_parser("update", __doc__, repeats=10)
+    return run_benchmark(parser, measure_updates, COLUMNS, title("Policy updates"), argv)
+
+
+def measure_updates(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """The product, the scenes' update, and that of a wider model."""
     scenes = mmrpt_scenes.get_config()
     works = {"scenes": policy_work(scenes), "4 times as wide": policy_work(wider(scenes))}
-    rows = measure(product_work(_PRODUCT), works, repeats=_REPEATS.value)
-    print(format_table(rows, COLUMNS))
-    if _OUT.value:
-        device = jax.devices()[0]
-        write_table(
-            _OUT.value, rows, COLUMNS, title=f"Policy updates on {jax.device_count()} × {device.device_kind}"
-        )
+    return measure(product_work(_PRODUCT), works, repeats=options.repeats)
 
 
 def wider(config: ConfigDict) -> ConfigDict:
@@ -71,7 +67,7 @@ def wider(config: ConfigDict) -> ConfigDict:
 def product_work(size: int) -> Work:
     """A float32 product of two square matrices."""
     matrix, multiply = jnp.ones((size, size)), jax.jit(jnp.matmul)
-    return Work(lambda: jax.block_until_ready(multiply(matrix, matrix)), 2.0 * size**3)
+    return Work(lambda: multiply(matrix, matrix), 2.0 * size**3)
 
 
 def policy_work(config: ConfigDict) -> Work:
@@ -84,9 +80,10 @@ def policy_work(config: ConfigDict) -> Work:
     params = jax.device_put(initialise(model, jax.random.key(0)), jax.devices()[0])
     state = new_state(params, optimizer)
 
-    def run() -> None:
+    def run() -> TrainState:
         nonlocal state
-        state, _ = jax.block_until_ready(update(state, batch))
+        state, _ = update(state, batch)
+        return state
 
     prompts, group, branch_tokens = batch.branches.ids.shape
     shape = {"prompts": prompts, "prompt_tokens": batch.prompt.ids.shape[1]}
@@ -101,25 +98,16 @@ def measure(product: Work, works: Mapping[str, Work], *, repeats: int) -> list[d
         product's speed in the same turn.
     """
     everything = {"product": product} | dict(works)
-    for work in everything.values():
-        work.run()
-    turns = [{name: _seconds(work) for name, work in everything.items()} for _ in range(repeats)]
+    turns = take_turns({name: work.run for name, work in everything.items()}, repeats=repeats)
     return [_row(name, work, turns, product) for name, work in everything.items()]
 
 
 def _row(name: str, work: Work, turns: Sequence[Mapping[str, float]], product: Work) -> dict[str, Any]:
-    seconds = [turn[name] for turn in turns]
     shares = [work.flops / turn[name] / (product.flops / turn["product"]) for turn in turns]
-    low, middle, high = statistics.quantiles(seconds, n=4, method="inclusive")
+    low, middle, high = quartiles([turn[name] for turn in turns])
     giga, times = work.flops / 1e9, (1e3 * middle, 1e3 * low, 1e3 * high)
     return dict(zip(COLUMNS, (name, giga, *times, giga / middle, statistics.median(shares)), strict=True))
 
 
-def _seconds(work: Work) -> float:
-    start = time.perf_counter()
-    work.run()
-    return time.perf_counter() - start
-
-
 if __name__ == "__main__":
-    app.run(main)
+    sys.exit(main())

@@ -2,9 +2,8 @@
 
 import json
 
-from absl.testing import flagsaver
-
 from experiments.benchmarks import update
+from experiments.benchmarks.common import timing
 from experiments.benchmarks.update import Work, measure, wider
 from experiments.configs import mmrpt_scenes
 from mmrpt_jax.stages.opening import model_config
@@ -13,7 +12,7 @@ from tests.miniature import miniature_config
 
 def test_rows_follow_from_times(monkeypatch):
     clock = iter(range(1000))
-    monkeypatch.setattr(update.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: next(clock))
 
     # A call moves the clock on by as many seconds as it says, and the clock's own reading by one.
     def lasting(seconds):
@@ -39,9 +38,13 @@ def test_the_command_writes_its_table(monkeypatch, tmp_path, capsys):
     work = update.policy_work(config)
     monkeypatch.setattr(update, "policy_work", lambda _: work)
     monkeypatch.setattr(update, "_PRODUCT", 8)
-    with flagsaver.as_parsed(out=str(tmp_path / "update"), repeats="2"):
-        update.main([])
+    assert update.main([f"--out={tmp_path / 'update'}", "--repeats=2"]) == 0
     rows = json.loads((tmp_path / "update.json").read_text())["rows"]
     assert [row["work"] for row in rows] == ["product", "scenes", "4 times as wide"]
     assert all(set(row) == set(update.COLUMNS) for row in rows)
     assert "of product" in capsys.readouterr().out
+
+
+def test_one_measurement_is_refused(capsys):
+    assert update.main(["--repeats=1"]) == 2
+    assert "1 measurement has no spread" in capsys.readouterr().err

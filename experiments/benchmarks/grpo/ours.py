@@ -12,6 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 from PIL import Image
 
+from experiments.benchmarks.common.small_model import small_model
 from experiments.benchmarks.grpo.work import LEARNING_RATE, Stopwatch, Work, from_command_line, prompts
 from mmrpt_jax.data.checkpoint_processor import CheckpointProcessor
 from mmrpt_jax.data.checkpoint_tokenizer import load_checkpoint_tokenizer
@@ -19,8 +20,6 @@ from mmrpt_jax.data.preprocessing.families import image_text, read_preprocessor
 from mmrpt_jax.data.prompts import pad_prompts
 from mmrpt_jax.data.tokenizer import IMAGE
 from mmrpt_jax.models import VLMConfig, initialise
-from mmrpt_jax.models.families.qwen2_5_vl import model_config
-from mmrpt_jax.models.json_file import read_json_object
 from mmrpt_jax.models.sharding import batch_sharding, make_mesh
 from mmrpt_jax.objectives import sum_then_normalise
 from mmrpt_jax.sampling import make_rollout
@@ -36,7 +35,7 @@ def main(work: Work) -> None:
     """Takes the steps and prints one line about them."""
     watch, mesh = Stopwatch(), make_mesh()
     folder = Path(work.folder)
-    processor, model = open_processor(work, folder), open_model(work, folder)
+    processor, model = open_processor(work, folder), open_model(work)
     step, optimizer = make_step(work, watch, model, processor)
     # Text has no use for the tower.
     trains = None if work.kind == "vlm" else lambda path: not path.startswith("vision")
@@ -84,9 +83,9 @@ def open_processor(work: Work, folder: Path) -> CheckpointProcessor:
     return CheckpointProcessor(tokenizer, read_preprocessor(folder), text, **buckets)
 
 
-def open_model(work: Work, folder: Path) -> VLMConfig:
+def open_model(work: Work) -> VLMConfig:
     """The model that the peers build from the same numbers."""
-    model = model_config(read_json_object(folder / "config.json"))
+    model = small_model()
     return dataclasses.replace(model, decoder=dataclasses.replace(model.decoder, remat=work.lean))
 
 

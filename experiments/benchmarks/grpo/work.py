@@ -9,7 +9,7 @@ import resource
 import statistics
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 # Qwen2.5's shape, small enough for two cores; the tower is Qwen2.5-VL's.
 DECODER = {
@@ -69,9 +69,19 @@ class Work(NamedTuple):
 
 def from_command_line() -> Work:
     """The work that `grpo_step` gives a side as its only argument."""
+    return Work(**read_argument())
+
+
+def read_argument() -> dict[str, Any]:
+    """The JSON that a side is given as its only argument."""
     parser = argparse.ArgumentParser()
     parser.add_argument("work", type=json.loads)
-    return Work(**parser.parse_args().work)
+    return parser.parse_args().work
+
+
+def json_line(**values: Any) -> None:
+    """Prints the line that a side's report is."""
+    print(json.dumps(values), flush=True)
 
 
 def prompts(work: Work) -> list[str]:
@@ -89,7 +99,7 @@ class Stopwatch:
     def __init__(self):
         """What is in memory now are the imported libraries."""
         self.seconds: dict[str, list[float]] = {}
-        self._libraries = _peak_mib()
+        self._libraries = peak_mib()
 
     def timed(self, name, function, wait=lambda result: result):
         """The same function; each call's time until `wait` has returned is written down."""
@@ -116,10 +126,11 @@ class Stopwatch:
         if found != (work.prompt, work.answer):
             raise ValueError(f"computed {found} tokens of prompt and answer, asked for {work}")
         medians = {name: statistics.median(values[1:]) for name, values in self.seconds.items()}
-        peak = _peak_mib()
+        peak = peak_mib()
         memory = {"peak_mib": peak, "libraries_mib": self._libraries}
-        print(json.dumps({**medians, **memory, "versions": versions}), flush=True)
+        json_line(**medians, **memory, versions=versions)
 
 
-def _peak_mib() -> float:
+def peak_mib() -> float:
+    """The most memory that this process has had so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -1,18 +1,21 @@
 """Robustness under supervised fine-tuning: a small, biased question set, and what it does to the flipped world."""
 
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optax
 
 from mmrpt_jax.data.escape import escape_placeholders
 from mmrpt_jax.data.images import decode_image, image_size
 from mmrpt_jax.data.prompts import answer_text, encode_branches
 from mmrpt_jax.data.question_source import QuestionSource
 from mmrpt_jax.data.records import MappedSource, RandomAccess, Record, open_records
+from mmrpt_jax.models import VLMConfig
 from mmrpt_jax.stages.run import Run, batches
-from mmrpt_jax.training.loop import train
+from mmrpt_jax.training.loop import StepFn, train
 from mmrpt_jax.training.state import compile_step, make_optimizer, new_state
 from mmrpt_jax.training.supervised import SupervisedBatch, make_supervised_step
 
@@ -66,17 +69,26 @@ def finetune(run: Run, params: Any, name: str, directory: Path, *, blind: bool =
         blind: hides the images: what the words alone can teach.
     """
     cfg = run.config.finetune
-    optimizer = make_optimizer(learning_rate=cfg.learning_rate, steps=cfg.steps)
+    step, optimizer = _compiled_step(run.vlm, cfg.learning_rate, cfg.steps)
     return train(
         # Kept: the same parameters are tuned a second time, blind.
         new_state(params, optimizer, run.trains, keep=True),
-        compile_step(make_supervised_step(run.vlm, optimizer)),
+        step,
         _question_batches(run, blind),
         steps=cfg.steps,
         stage=f"{name}_finetune",
         directory=directory / "checkpoints",
         **run.logging,
     ).params
+
+
+@functools.cache
+def _compiled_step(
+    model: VLMConfig, learning_rate: float, steps: int
+) -> tuple[StepFn, optax.GradientTransformation]:
+    """The step that tunes, and its optimizer: one program for all arms."""
+    optimizer = make_optimizer(learning_rate=learning_rate, steps=steps)
+    return compile_step(make_supervised_step(model, optimizer)), optimizer
 
 
 def _question_batches(run: Run, blind: bool) -> Callable[[int], Iterator[SupervisedBatch]]:

@@ -21,7 +21,7 @@ from tunix.rl import rl_cluster
 from tunix.rl.grpo import grpo_learner
 from tunix.rl.rollout import base_rollout
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "grpo"))
 from work import CLIP, DECODER, LEARNING_RATE, ROTARY, Stopwatch, Work, from_command_line, prompts
 
 

@@ -15,7 +15,7 @@ from datasets import Dataset
 from PIL import Image
 from trl import GRPOConfig, GRPOTrainer
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "grpo"))
 from work import CLIP, LEARNING_RATE, PIXELS, Stopwatch, Work, from_command_line, prompts
 
 

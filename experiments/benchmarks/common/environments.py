@@ -1,14 +1,15 @@
 """Peers in virtual environments of their own, made on demand."""
 
+import json
 import subprocess
 import sys
 import venv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-SIDES = Path(__file__).parent / "peers"
+SIDES = Path(__file__).parents[1] / "peers"
 
 
 class Peer(NamedTuple):
@@ -18,19 +19,24 @@ class Peer(NamedTuple):
         packages: what pip installs.
         script: its side.
         kinds: what it can do.
+        has_lean: whether it has a setting that takes less memory.
     """
 
     packages: tuple[str, ...]
     script: Path
     kinds: tuple[str, ...]
+    has_lean: bool
 
 
 PEERS: Mapping[str, Peer] = MappingProxyType(
     {
         "trl": Peer(
-            ("trl", "torch", "transformers", "datasets", "pillow"), SIDES / "trl_side.py", ("text", "vlm")
+            ("trl", "torch", "transformers", "datasets", "pillow"),
+            SIDES / "trl_side.py",
+            ("text", "vlm"),
+            True,
         ),
-        "tunix": Peer(("google-tunix",), SIDES / "tunix_side.py", ("text",)),
+        "tunix": Peer(("google-tunix",), SIDES / "tunix_side.py", ("text",), False),
     }
 )
 
@@ -60,3 +66,15 @@ def side_command(name: str, environments: Path) -> list[str]:
     if name == "ours":
         return [sys.executable, "-m", "experiments.benchmarks.grpo.ours"]
     return [str(peer_python(name, environments)), str(PEERS[name].script)]
+
+
+def run_side(command: Sequence[str], work: Mapping[str, Any]) -> dict[str, Any]:
+    """What a side reports, on the last line that it prints, of the work that it is given as JSON.
+
+    Raises:
+        RuntimeError: it failed; the message ends as its own does.
+    """
+    done = subprocess.run([*command, json.dumps(work)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])

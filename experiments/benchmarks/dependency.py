@@ -1,0 +1,118 @@
+"""What it costs to know which words look at the image: `python -m experiments.benchmarks.dependency`.
+
+A sequence of T tokens, half of them a caption. `plain` is the forward pass; `mass` also returns, for all layers and
+heads, the attention of every caption token to the image, and what every image token received. With `--transformers`
+the way that its users have to the same numbers runs beside us, in the virtual environment of `grpo_step`'s TRL: the
+same model with all attention maps (`output_attentions`), and its own plain pass (sdpa).
+
+Memory is XLA's count of temporaries for us, and for `transformers` what the process took above the imported libraries.
+Maps are the T x T numbers, in float32, of all layers and heads.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from experiments.benchmarks.common.command import benchmark_parser, run_benchmark
+from experiments.benchmarks.common.environments import SIDES, peer_python, run_side
+from experiments.benchmarks.common.small_model import small_model
+from experiments.benchmarks.common.timing import quartiles, take_turns, title
+from mmrpt_jax.models import VLM, BranchTokens, PromptTokens, VLMConfig, initialise
+
+COLUMNS = ("T", "who", "work", "ms", "of plain", "MiB", "of maps")
+# Tokens between the image and the caption.
+_INSTRUCTION = 64
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point."""
+    parser = benchmark_parser("dependency", __doc__, repeats=7)
+    parser.add_argument("--tokens", type=int, nargs="+", default=[1024, 2048, 4096], help="T")
+    parser.add_argument("--transformers", action="store_true", help="run `transformers` beside us")
+    parser.add_argument(
+        "--environments", type=Path, default=Path("runs/peers"), help="where peers are installed"
+    )
+    return run_benchmark(parser, measure_dependency, COLUMNS, title("Scores of attention"), argv)
+
+
+def measure_dependency(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Rows for every length."""
+    model = small_model()
+    params = initialise(model, jax.random.key(0))
+    rows: list[dict[str, Any]] = []
+    for tokens in options.tokens:
+        rows += ours(model, params, tokens, repeats=options.repeats)
+        if options.transformers:
+            python = str(peer_python("trl", options.environments.absolute()))
+            rows += theirs([python, str(SIDES / "transformers_side.py")], tokens, repeats=options.repeats)
+    return rows
+
+
+def ours(model: VLMConfig, params: Any, tokens: int, *, repeats: int) -> Iterator[dict[str, Any]]:
+    """The plain pass and the one with the attention that is asked for, in turn."""
+    inputs = caption_behind_image(tokens)
+    regions = (jnp.arange(tokens // 2) < visual(tokens)).astype(jnp.float32)[None, :, None]
+    asked = {"plain": (), "mass": (regions, jnp.ones(inputs[1].ids.shape))}
+    run = jax.jit(lambda params, prompt, caption, *more: behind(model, params, prompt, caption, *more))
+    compiled = {name: run.lower(params, *inputs, *more).compile() for name, more in asked.items()}
+
+    def work(name: str) -> Callable[[], Any]:
+        return lambda: compiled[name](params, *inputs, *asked[name])
+
+    turns = take_turns({name: work(name) for name in asked}, repeats=repeats)
+    for name, program in compiled.items():
+        held = program.memory_analysis().temp_size_in_bytes
+        ratios = [turn[name] / turn["plain"] for turn in turns]
+        yield _row(
+            tokens, "ours", name, quartiles([turn[name] for turn in turns])[1], quartiles(ratios)[1], held
+        )
+
+
+def theirs(command: Sequence[str], tokens: int, *, repeats: int) -> Iterator[dict[str, Any]]:
+    """Their plain pass and their maps, a process for each, so that each has its own peak of memory."""
+    plain = 0.0
+    for name in ("plain", "maps"):
+        found = run_side(
+            command, {"mode": name, "tokens": tokens, "visual": visual(tokens), "repeats": repeats}
+        )
+        middle = quartiles(found["seconds"])[1]
+        plain = plain or middle
+        held = (found["peak_mib"] - found["libraries_mib"]) * 2**20
+        yield _row(tokens, "transformers", name, middle, middle / plain, held)
+
+
+def visual(tokens: int) -> int:
+    """Tokens of the image in a sequence of `tokens`."""
+    return tokens // 2 - _INSTRUCTION
+
+
+def caption_behind_image(tokens: int) -> tuple[PromptTokens, BranchTokens]:
+    """Half of the tokens are a prompt, whose image is taken for text here, half a caption."""
+    shape, caption = (1, tokens // 2), (1, 1, tokens - tokens // 2)
+    prompt = PromptTokens(jnp.ones(shape, jnp.int32), jnp.ones(shape, bool), jnp.zeros(shape, bool))
+    return prompt, BranchTokens(jnp.ones(caption, jnp.int32), jnp.ones(caption, bool))
+
+
+def behind(model: VLMConfig, params: Any, prompt: PromptTokens, caption: BranchTokens, *asked: Any) -> Any:
+    """Features of the caption, and what was seen of attention if regions and query weights are given."""
+    variables, network = {"params": params}, VLM(model)
+    state = network.apply(variables, None, prompt, method=VLM.encode_prompt)
+    hidden, seen = network.apply(variables, state, caption, *asked, method=VLM.extend)
+    return hidden, seen.mass, seen.received
+
+
+def _row(tokens: int, who: str, work: str, seconds: float, of_plain: float, held: float) -> dict[str, Any]:
+    model = small_model().decoder
+    maps = model.layers * model.heads * tokens**2 * 4
+    return dict(
+        zip(COLUMNS, (tokens, who, work, 1e3 * seconds, of_plain, held / 2**20, held / maps), strict=True)
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
