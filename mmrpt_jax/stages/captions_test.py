@@ -44,7 +44,7 @@ def decoded(run, ids, valid):
 
 def test_captions_are_those_of_their_image(run):
     source = SceneSource("biased", split="train", stream=1, size=SCENES, captions=2)
-    captions = {decode_image(record["image"]).tobytes(): record["captions"] for record in source}
+    captions = {decode_image(*record["images"]).tobytes(): record["captions"] for record in source}
     assert len(captions) == SCENES
     seen = []
     for batch in take(run, 3):

@@ -86,11 +86,13 @@ def _fill_sets(run: Run) -> dict[str, list[FillItem]]:
 
 
 def _can_fill(run: Run, item: FillItem) -> bool:
-    return run.processor.fits(run.wording.fill_prompt(item.masked), *item.image.shape[:2])
+    prompt = run.wording.fill_prompt(item.masked, len(item.images))
+    return run.processor.fits(prompt, *(image.shape[:2] for image in item.images))
 
 
-def _can_ask(run: Run, question: str, image: Pixels) -> bool:
-    return run.processor.fits(run.wording.question_prompt(question), *image.shape[:2])
+def _can_ask(run: Run, question: str, images: Sequence[Pixels]) -> bool:
+    prompt = run.wording.question_prompt(question, len(images))
+    return run.processor.fits(prompt, *(image.shape[:2] for image in images))
 
 
 def _test_records(run: Run) -> MappedSource[Record]:

@@ -21,7 +21,7 @@ def run(tmp_path, tiny_tokenizer):
     records = [
         Record(
             id=str(i),
-            image=image,
+            images=[image] * i,
             captions=[],
             qa=[{"question": question, "answer": answer} for question, answer in qa],
             group=str(i),
@@ -46,7 +46,7 @@ def test_the_first_question_of_records_that_have_one(run):
     source = record_questions(run)
     found = [(source[i]["question"], source[i]["reply"]) for i in range(len(source))]
     assert found == [("is it < image> ?", "true"), ("two ?", "false")]
-    assert source[0]["image"].shape == (8, 8, 3)
+    assert [[image.shape for image in source[i]["images"]] for i in range(2)] == [[(8, 8, 3)], [(8, 8, 3)] * 2]
     # One question and one answer are too long.
     assert run.said == ["   left out: 2 questions too long for config.data's lengths"]
 
