@@ -75,7 +75,9 @@ def coco_mini_cc(row: Row) -> list[Draft]:
     """Five captions an image; licence and addresses are extra."""
     image = text(row, "image")
     record_id = PurePosixPath(image).stem
-    return [Draft(record_id, [image], texts(row, "captions"), (), record_id, without(row, "image", "captions"))]
+    return [
+        Draft(record_id, [image], texts(row, "captions"), (), record_id, without(row, "image", "captions"))
+    ]
 
 
 def easy_vqa(row: Row) -> list[Draft]:

@@ -86,7 +86,12 @@ def test_batches_stay_a_function_of_the_step(threads):
 def test_a_damaged_shard_loses_what_is_damaged(tmp_path):
     records = [
         Record(
-            id=f"r{i}", images=[np.random.default_rng(i).bytes(4000)], captions=["x"], qa=[], group="g", extra=""
+            id=f"r{i}",
+            images=[np.random.default_rng(i).bytes(4000)],
+            captions=["x"],
+            qa=[],
+            group="g",
+            extra="",
         )
         for i in range(8)
     ]

@@ -94,7 +94,9 @@ def test_a_prompt_has_a_placeholder_for_every_image(images, caption, fill, quest
 
 def test_a_prompt_of_nothing_is_refused():
     prompt = Wording(caption=IMAGE).caption_prompt(0)
-    with pytest.raises(ValueError, match="prompt 1 has no token: where there is no image, its wording needs words"):
+    with pytest.raises(
+        ValueError, match="prompt 1 has no token: where there is no image, its wording needs words"
+    ):
         encode_prompts(TOKENIZER, ["the circle", prompt], image_tokens=4, images=[0, 0], lengths=(8,))
 
 

@@ -28,9 +28,7 @@ def logprobs_of(tiny_params, tiny_forward, tiny_tokenizer):
     """(images, prompt, text) -> log-probabilities of the text's tokens, from one forward pass of its own."""
 
     def score(images, prompt, text, *, blind=False):
-        tokens = encode_prompts(
-            tiny_tokenizer, [prompt], image_tokens=4, images=len(images), lengths=(24,)
-        )
+        tokens = encode_prompts(tiny_tokenizer, [prompt], image_tokens=4, images=len(images), lengths=(24,))
         if blind:
             tokens = tokens._replace(valid=tokens.valid & ~tokens.image_slots)
         branches = encode_branches(tiny_tokenizer, [[text]], lengths=(16,))
@@ -93,12 +91,13 @@ def test_conditions_choose_the_image(evaluator, tiny_params, images):
 
 
 def test_images_are_swapped_with_those_of_the_next_prompt_that_has_as_many():
-    one, other, large, pair, nothing = [[10]], [[11]], [[12, 13]], [[20], [21]], []
-    images = [[np.array(image, np.uint8)[..., None] for image in prompt] for prompt in (one, pair, other, nothing)]
-    images += [images[3], [np.array([[12], [13]], np.uint8)]]
-    # The third prompt has no room for the image of the last one, whose turn it is.
+    def image(*pixels):
+        return np.array(pixels, np.uint8)[:, None, None]
+
+    images = [[image(10)], [image(20), image(21)], [image(11)], [], [], [image(12, 13)]]
+    # The third prompt has no room for the two pixels of the last one, whose turn it is.
     found = swap_images(images, lambda place, sizes: place != 2 or sizes == [(1, 1)])
-    assert [[image.ravel().tolist() for image in prompt] for prompt in found] == [
+    assert [[picture.ravel().tolist() for picture in prompt] for prompt in found] == [
         [[11]],
         # Nobody else has two images.
         [[127], [127]],

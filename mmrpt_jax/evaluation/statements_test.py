@@ -1,7 +1,6 @@
 import io
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from mmrpt_jax.data.prompts import Wording
@@ -34,7 +33,8 @@ RECORDS = [
 def test_records_of_one_group_and_question_are_views():
     groups = statement_groups(RECORDS)
     found = [
-        (g.statement, [[int(image[0, 0, 0]) for image in images] for images in g.views], g.label) for g in groups
+        (g.statement, [[int(image[0, 0, 0]) for image in images] for images in g.views], g.label)
+        for g in groups
     ]
     assert found == [
         ("one box ?", [[0], [20, 20]], "true"),

@@ -85,7 +85,9 @@ def test_overlay_shows_panels_words_and_outline():
 
 def test_several_images_stand_beside_each_other_on_one_scale():
     wide = np.full((8, 16, 3), 255, np.uint8)
-    picture = overlay(images=[WHITE_IMAGE, wide], patch_heats=[np.array([[0.5, 0.5]]), np.array([[0.0, 1.0]])])
+    picture = overlay(
+        images=[WHITE_IMAGE, wide], patch_heats=[np.array([[0.5, 0.5]]), np.array([[0.0, 1.0]])]
+    )
     assert picture.width == overlay().width
     # A panel of 560 pixels holds a square of 183, a gap of 12, and twice the square; the second panel begins at 648.
     row, left = 150, 648

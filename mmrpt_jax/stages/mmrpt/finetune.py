@@ -75,7 +75,7 @@ def finetune(run: Run, params: Any, name: str, directory: Path, *, blind: bool =
         # Kept: the same parameters are tuned a second time, blind.
         new_state(params, optimizer, run.trains, keep=True),
         step,
-        _question_batches(run, blind),
+        question_batches(run, blind),
         steps=cfg.steps,
         stage=f"{name}_finetune",
         directory=directory / "checkpoints",
@@ -92,11 +92,14 @@ def _compiled_step(
     return compile_step(make_supervised_step(model, optimizer)), optimizer
 
 
-def _question_batches(run: Run, blind: bool) -> Callable[[int], Iterator[SupervisedBatch]]:
+def question_batches(run: Run, blind: bool) -> Callable[[int], Iterator[SupervisedBatch]]:
+    """Questions with their bare replies; if `blind`, behind hidden images."""
     cfg, data = run.config.finetune, run.config.data
     if data.kind == "scenes":
         scenes = QuestionSource(data.world, split="finetune", stream=run.config.seed, size=cfg.questions)
-        source: RandomAccess[Any] = MappedSource(scenes, lambda _, scene: scene | {"images": [scene["image"]]})
+        source: RandomAccess[Any] = MappedSource(
+            scenes, lambda _, scene: scene | {"images": [scene["image"]]}
+        )
     else:
         source = record_questions(run)
 

@@ -113,7 +113,9 @@ def _seen(run: Run, source: RandomAccess[Any]) -> Iterator[tuple[Record, Any]]:
         except ImageError as error:
             run.damage.note(record["id"], error)
     if imageless == len(source):
-        raise ConfigError(f"none of {imageless} records has an image that words could need: only caption them")
+        raise ConfigError(
+            f"none of {imageless} records has an image that words could need: only caption them"
+        )
     if imageless:
         run.log(f"   left out of scores and masks: {imageless} of {len(source)} records, which have no image")
 

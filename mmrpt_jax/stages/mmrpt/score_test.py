@@ -36,7 +36,9 @@ def counting_scorer(config, **options):
         row = jnp.arange(len(images), dtype=jnp.float32)[:, None, None]
         values = {kind: 100.0 * k + 10.0 * row + index for k, kind in enumerate(KINDS)}
         blind = jnp.broadcast_to(-(index + 1), captions.ids.shape)
-        return TokenDependency(**values, blind_logprobs=blind, received=row[:, 0] + jnp.arange(4.0 * images.shape[1]))
+        return TokenDependency(
+            **values, blind_logprobs=blind, received=row[:, 0] + jnp.arange(4.0 * images.shape[1])
+        )
 
     return run
 
