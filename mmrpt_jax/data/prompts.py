@@ -65,13 +65,6 @@ class TooLongError(ValueError):
     """A prompt or branch does not fit the largest length; nothing is ever cut off an image or an answer."""
 
 
-def _with_images(wording: str, images: int) -> str:
-    """A placeholder per image in the place of the one; without any, one space or the wording's end is in its place."""
-    if images:
-        return wording.replace(IMAGE, IMAGE * images)
-    return " ".join(part.strip() for part in wording.split(IMAGE)).strip()
-
-
 def answer_text(reply: str) -> str:
     """A bare reply and the end token."""
     return f"{reply}{EOS}"
@@ -165,6 +158,13 @@ def encode_branches(
     length = bucket(max(map(len, rows)), lengths, "a branch")
     ids, valid = _pad(rows, length, tokenizer.pad_id)
     return BranchTokens(ids.reshape(-1, size, length), valid.reshape(-1, size, length))
+
+
+def _with_images(wording: str, images: int) -> str:
+    """A placeholder per image in the place of the one; without any, one space or the wording's end is in its place."""
+    if images:
+        return wording.replace(IMAGE, IMAGE * images)
+    return " ".join(part.strip() for part in wording.split(IMAGE)).strip()
 
 
 def _pad(rows: Sequence[Sequence[int]], length: int, pad_id: int) -> tuple[np.ndarray, np.ndarray]:

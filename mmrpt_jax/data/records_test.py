@@ -147,9 +147,11 @@ def test_opening_what_is_not_there(tmp_path):
 
 
 def test_a_dataset_of_other_fields_is_refused(tmp_path):
-    features = tfds.features.FeaturesDict({"key": np.int64})
-    write_examples(tmp_path, "foreign", features, [("train", {"key": 1})])
-    with pytest.raises(ValueError, match="open it with open_tfds"):
+    # As records were when they had one image.
+    features = tfds.features.FeaturesDict({"id": tfds.features.Text(), "image": tfds.features.Image()})
+    write_examples(tmp_path, "foreign", features, [("train", {"id": "a", "image": encode((1, 2, 3))})])
+    message = r"whose fields are \['captions', .*\], but \['id', 'image'\]; convert its source again, or open it with"
+    with pytest.raises(ValueError, match=message):
         open_records(tmp_path, "train")
 
 

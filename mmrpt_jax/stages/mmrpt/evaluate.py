@@ -82,7 +82,10 @@ def _fill_sets(run: Run) -> dict[str, list[FillItem]]:
     options = {"seed": _STREAM, "context": context}
     found = (record_fill_item(source[int(i)], index=int(i), **options) for i in order)
     usable = (item for item in found if item and _can_fill(run, item))
-    return {cfg.split: list(itertools.islice(usable, cfg.fill_items))}
+    items = list(itertools.islice(usable, cfg.fill_items))
+    if not items:
+        run.log(f"   no hidden words are asked for: no record of {cfg.split} has an image and a word to hide")
+    return {cfg.split: items} if items else {}
 
 
 def _can_fill(run: Run, item: FillItem) -> bool:

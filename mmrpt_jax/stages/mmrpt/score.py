@@ -114,7 +114,7 @@ def _seen(run: Run, source: RandomAccess[Any]) -> Iterator[tuple[Record, Any]]:
             run.damage.note(record["id"], error)
     if imageless == len(source):
         raise ConfigError(
-            f"none of {imageless} records has an image that words could need: only caption them"
+            f"of {imageless} records none has an image that words could need: config.stages can only be ('caption',)"
         )
     if imageless:
         run.log(f"   left out of scores and masks: {imageless} of {len(source)} records, which have no image")

@@ -117,7 +117,7 @@ def test_what_has_no_image_has_no_scores_and_is_told_of(run):
     source = [run.train_source[0] | {"images": []}, *run.train_source]
     assert [row["id"] for row in score_records(run, None, source)] == ["x", "y", "z"]
     assert said == ["   left out of scores and masks: 1 of 4 records, which have no image"]
-    with pytest.raises(ConfigError, match="none of 1 records has an image"):
+    with pytest.raises(ConfigError, match="of 1 records none has an image"):
         list(score_records(run, None, source[:1]))
 
 
