@@ -1,6 +1,6 @@
 """What the fields of a source row mean: one adapter per known dataset, and one steered by field names.
 
-An adapter turns a row into drafts, one per image, and raises Reject for a row that cannot be used.
+An adapter turns a row into drafts, one per record, and raises Reject for a row that cannot be used.
 """
 
 import dataclasses
@@ -16,19 +16,19 @@ Row = Mapping[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Draft:
-    """A record before its image is read and its texts are checked.
+    """A record before its images are read and its texts are checked.
 
     Attributes:
         id: unique within the converted set.
-        image: the image's name in the archive.
-        captions: texts that are true of the image.
+        images: the images' names in the archive, in reading order.
+        captions: texts that are true of the images.
         qa: (question, answer) pairs.
         group: rows of one group stay in one split.
         extra: fields to keep as JSON.
     """
 
     id: str
-    image: str
+    images: Sequence[str]
     captions: Sequence[str]
     qa: Sequence[tuple[str, str]]
     group: str
@@ -40,7 +40,7 @@ Adapter = Callable[[Row], Iterable[Draft]]
 
 @dataclasses.dataclass(frozen=True)
 class FieldAdapter:
-    """Reads captions, questions and answers from named fields, each a text or a list; the rest is extra."""
+    """Reads images, captions, questions and answers from named fields, each a text or a list; the rest is extra."""
 
     image_field: str = "image"
     caption_field: str | None = None
@@ -50,17 +50,19 @@ class FieldAdapter:
     group_field: str | None = None
 
     def __call__(self, row: Row) -> list[Draft]:
-        """Returns the row's one draft; the id defaults to the image's name, the group to the id."""
-        image = text(row, self.image_field)
+        """Returns the row's one draft; the id defaults to the images' names, the group to the id."""
+        images = names(row, self.image_field)
         questions = texts(row, self.question_field)
         answers = texts(row, self.answer_field)
         if len(questions) != len(answers):
             raise Reject("wrong type", f"{len(questions)} questions but {len(answers)} answers")
-        record_id = text(row, self.id_field) if self.id_field else image
+        record_id = text(row, self.id_field) if self.id_field else " ".join(images)
+        if not record_id:
+            raise Reject("empty id", "a row without an image has an id only where --id_field names one")
         return [
             Draft(
                 id=record_id,
-                image=image,
+                images=images,
                 captions=texts(row, self.caption_field),
                 qa=list(zip(questions, answers, strict=True)),
                 group=text(row, self.group_field) if self.group_field else record_id,
@@ -73,7 +75,9 @@ def coco_mini_cc(row: Row) -> list[Draft]:
     """Five captions an image; licence and addresses are extra."""
     image = text(row, "image")
     record_id = PurePosixPath(image).stem
-    return [Draft(record_id, image, texts(row, "captions"), (), record_id, without(row, "image", "captions"))]
+    return [
+        Draft(record_id, [image], texts(row, "captions"), (), record_id, without(row, "image", "captions"))
+    ]
 
 
 def easy_vqa(row: Row) -> list[Draft]:
@@ -82,13 +86,13 @@ def easy_vqa(row: Row) -> list[Draft]:
     pairs = field(row, "qa")
     if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
         raise Reject("wrong type", "'qa' is not a list of [question, answer]")
-    return [Draft(image, image, (), [(q, a) for q, a in pairs], image, without(row, "image", "qa"))]
+    return [Draft(image, [image], (), [(q, a) for q, a in pairs], image, without(row, "image", "qa"))]
 
 
 def fxemoji(row: Row) -> list[Draft]:
     """The name is the caption; keywords and Unicode's groups are extra. Icons of one name stay together."""
     image, name = text(row, "image"), text(row, "name")
-    return [Draft(PurePosixPath(image).stem, image, [name], (), name, without(row, "image", "name"))]
+    return [Draft(PurePosixPath(image).stem, [image], [name], (), name, without(row, "image", "name"))]
 
 
 def nlvr_v1(row: Row) -> list[Draft]:
@@ -112,7 +116,7 @@ def nlvr_v1(row: Row) -> list[Draft]:
     extra = without(row, "image", "images", "sentence")
     captions = [sentence] if is_caption else []
     qa = [(sentence, label)] if label else []
-    return [Draft(PurePosixPath(image).stem, image, captions, qa, group, extra) for image in images]
+    return [Draft(PurePosixPath(image).stem, [image], captions, qa, group, extra) for image in images]
 
 
 def vlmevalkit(row: Row) -> list[Draft]:
@@ -122,7 +126,7 @@ def vlmevalkit(row: Row) -> list[Draft]:
     lines = [row.get("hint"), text(row, "question"), *(f"{letter}. {row[letter]}" for letter in options)]
     question = "\n".join(line for line in lines if line)
     extra = without(row, "index", "image", "image_of", "hint", "question", "answer", *options)
-    return [Draft(index, image, (), [(question, text(row, "answer"))], text(row, "image_of"), extra)]
+    return [Draft(index, [image], (), [(question, text(row, "answer"))], text(row, "image_of"), extra)]
 
 
 PRESETS: dict[str, Adapter] = {
@@ -151,6 +155,12 @@ def text(row: Row, name: str) -> str:
     if not isinstance(value, str) or not value:
         raise Reject("wrong type", f"{name!r} is {value!r}, expected text")
     return value
+
+
+def names(row: Row, name: str) -> list[str]:
+    """Returns a field that must be a `text` or a list of them as a list."""
+    value = field(row, name)
+    return [text({name: item}, name) for item in value] if isinstance(value, list) else [text(row, name)]
 
 
 def texts(row: Row, name: str | None) -> list[str]:

@@ -115,11 +115,11 @@ def make_parser(module: str, description: str | None) -> argparse.ArgumentParser
     parser.add_argument("--images", type=Path, help="folder of images, for parquet with paths, coco and tsv")
     parser.add_argument("--name", help="the dataset's name (default: that of the input)")
     parser.add_argument("--preset", help=f"a known dataset: {', '.join(PRESETS)}")
-    parser.add_argument("--image_field", help="the image's name in the archive (default: image)")
+    parser.add_argument("--image_field", help="the image's name in the archive, or a list (default: image)")
     parser.add_argument("--caption_field", help="a caption, or a list of captions; outer/inner nests")
     parser.add_argument("--question_field", help="a question, or a list of questions")
     parser.add_argument("--answer_field", help="the answer, or the list of answers")
-    parser.add_argument("--id_field", help="a unique id (default: the image's name)")
+    parser.add_argument("--id_field", help="a unique id (default: the images' names)")
     parser.add_argument("--group_field", help="rows of one group stay in one split (default: the id)")
     parser.add_argument(
         "--split_fraction",

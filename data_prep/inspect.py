@@ -5,6 +5,7 @@ python -m data_prep.inspect DIR --split=train --out=sheet.png
 """
 
 import argparse
+import math
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -31,6 +32,7 @@ def describe(records: RandomAccess[Record], split: str) -> str:
     heights: list[int] = []
     widths: list[int] = []
     groups: set[str] = set()
+    images: list[int] = []
     questions = captioned = unreadable = 0
     for index in range(len(records)):
         record = records[index]
@@ -38,17 +40,20 @@ def describe(records: RandomAccess[Record], split: str) -> str:
         words += [len(caption.split()) for caption in record["captions"]]
         captioned += bool(record["captions"])
         questions += len(record["qa"])
-        try:
-            height, width = image_size(record["image"])
-        except ImageError:
-            unreadable += 1
-        else:
-            heights.append(height)
-            widths.append(width)
+        images.append(len(record["images"]))
+        for image in record["images"]:
+            try:
+                height, width = image_size(image)
+            except ImageError:
+                unreadable += 1
+            else:
+                heights.append(height)
+                widths.append(width)
     lines = [
         f"{split}: {len(records)} records in {len(groups)} groups",
         f"  captions   {len(words)} on {captioned} records; words each: {_spread(words)}",
         f"  questions  {questions}",
+        f"  images     {sum(images)}; in a record: {_spread(images)}",
         f"  heights    {_spread(heights)} pixels",
         f"  widths     {_spread(widths)} pixels",
     ]
@@ -70,21 +75,28 @@ def contact_sheet(records: RandomAccess[Record]) -> Image.Image:
         left, top = place % _COLUMNS * cell[0] + 4, place // _COLUMNS * cell[1] + 4
         record = records[index]
         draw.rectangle((left - 1, top - 1, left + _THUMBNAIL, top + _THUMBNAIL), outline="lightgrey")
-        thumbnail = _thumbnail(record["image"])
-        sheet.paste(
-            thumbnail,
-            (left + (_THUMBNAIL - thumbnail.width) // 2, top + (_THUMBNAIL - thumbnail.height) // 2),
-        )
+        _paste(sheet, record["images"], left, top)
         draw.text((left, top + _THUMBNAIL + 3), _caption(record), fill="black", font=font)
     return sheet
 
 
-def _thumbnail(data: bytes) -> Image.Image:
+def _paste(sheet: Image.Image, images: Sequence[bytes], left: int, top: int) -> None:
+    """Draws all images of a record into its square, in rows of as many as there are rows."""
+    columns = math.isqrt(max(len(images) - 1, 0)) + 1
+    side = max(1, _THUMBNAIL // columns)
+    for place, data in enumerate(images):
+        row, column = divmod(place, columns)
+        thumbnail = _thumbnail(data, side)
+        x, y = left + column * side, top + row * side
+        sheet.paste(thumbnail, (x + (side - thumbnail.width) // 2, y + (side - thumbnail.height) // 2))
+
+
+def _thumbnail(data: bytes, side: int) -> Image.Image:
     try:
         image = Image.fromarray(decode_image(data))
     except ImageError:
-        return Image.new("RGB", (_THUMBNAIL, _THUMBNAIL), "red")
-    scale = min(_THUMBNAIL / image.width, _THUMBNAIL / image.height)
+        return Image.new("RGB", (side, side), "red")
+    scale = min(side / image.width, side / image.height)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     return image.resize(size, Image.Resampling.BICUBIC if scale < 1 else Image.Resampling.NEAREST)
 

@@ -14,7 +14,7 @@ from mmrpt_jax.data.records import QuestionAnswer, Record
 
 @dataclasses.dataclass(frozen=True)
 class Checked:
-    """A record whose image can be decoded and whose texts are clean.
+    """A record whose images can be decoded and whose texts are clean.
 
     Attributes:
         record: the record.
@@ -43,9 +43,9 @@ def check_item(item: Item, adapter: Adapter, *, max_pixels: int) -> Iterator[Che
 
 
 def check_draft(draft: Draft, images: Images, *, max_pixels: int) -> Checked:
-    """Checks and escapes the texts, reads and decodes the image; raises Reject."""
+    """Checks and escapes the texts, reads and decodes the images; raises Reject."""
     if not draft.captions and not draft.qa:
-        raise Reject("no caption or question", f"nothing is said about {draft.image!r}")
+        raise Reject("no caption or question", f"nothing is said about {draft.id!r}")
     captions = [_clean(caption, "caption") for caption in draft.captions]
     questions = [_clean(question, "question") for question, _ in draft.qa]
     answers = [_clean(answer, "answer") for _, answer in draft.qa]
@@ -53,7 +53,7 @@ def check_draft(draft: Draft, images: Images, *, max_pixels: int) -> Checked:
     pairs = zip(map(escape_placeholders, questions), map(escape_placeholders, answers), strict=True)
     record = Record(
         id=_clean(draft.id, "id"),
-        image=_read(draft.image, images, max_pixels),
+        images=[_read(name, images, max_pixels) for name in draft.images],
         captions=[escape_placeholders(caption) for caption in captions],
         qa=[QuestionAnswer(question=question, answer=answer) for question, answer in pairs],
         group=_clean(draft.group, "group"),

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import tensorflow_datasets as tfds
 
 from data_prep.adapters import Adapter
 from data_prep.errors import Reject
@@ -13,7 +12,7 @@ from data_prep.ids import ID
 from data_prep.rows import check_item
 from data_prep.sources.base import Source, Task
 from data_prep.task_files import IDS, REJECTS, Report, shard_file, write_task
-from mmrpt_jax.data.records import RECORD_FEATURES
+from mmrpt_jax.data.records import RECORD_FEATURES, KeepEncoded
 from mmrpt_jax.data.shards import read_shard
 
 
@@ -84,6 +83,6 @@ def leave_out(task: Task, done: Path, places: Sequence[int], folder: Path) -> No
 
 
 def _repeated(data: bytes) -> Reject:
-    decoders = {"image": tfds.decode.SkipDecoding()}
+    decoders = {"images": KeepEncoded()}
     record_id = RECORD_FEATURES.deserialize_example_np(data, decoders=decoders)["id"].decode()
     return Reject("duplicate id", f"{record_id!r} was used by an earlier row")

@@ -33,7 +33,7 @@ def config():
 @pytest.fixture
 def dataset(tmp_path):
     """A dataset of one record."""
-    record = Record(id="a", image=b"", captions=["x"], qa=[], group="a", extra="{}")
+    record = Record(id="a", images=[], captions=["x"], qa=[], group="a", extra="{}")
     write_records(tmp_path / "set", "set", {"train": [record]})
     return tmp_path / "set"
 

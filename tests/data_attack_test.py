@@ -42,7 +42,7 @@ def test_images_of_odd_shapes_are_kept_and_fit_the_model(tmp_path):
     images = {f"{w}x{h}.png": encode(size=(w, h)) for w, h in [(1, 1), (20_000, 1), (1, 20_000), (6, 4)]}
     assert convert_images(tmp_path, images) == images.keys()
     for record in open_records(tmp_path / "out", "train"):
-        assert resize_image(decode_image(record["image"]), 16, 16).shape == (16, 16, 3)
+        assert resize_image(decode_image(*record["images"]), 16, 16).shape == (16, 16, 3)
 
 
 def test_what_an_image_is_called_does_not_matter(tmp_path):

@@ -57,15 +57,41 @@ def test_fields_are_mapped_by_flags_and_image_bytes_are_kept(tmp_path):
     assert json.loads(first.pop("extra")) == {"n": [1, None]}
     assert first == {
         "id": "11",
-        "image": images["a/1.png"],
+        "images": [images["a/1.png"]],
         "captions": ["one", "two"],
         "qa": [{"question": "what?", "answer": "it"}],
         "group": "g",
     }
-    assert second["image"] == images["2.jpg"]
+    assert second["images"] == [images["2.jpg"]]
     assert [tuple(pair.values()) for pair in second["qa"]] == [("p?", "p"), ("q?", "q")]
     assert json.loads(second["extra"]) == {"licence": "MIT"}
     assert rejects(tmp_path / "out") == []
+
+
+def test_a_list_of_names_gives_several_images_and_an_empty_one_none(tmp_path):
+    rows = [
+        {"image": ["2.png", "1.png", "2.png"], "caption": "three"},
+        {"image": ["1.png"], "caption": "one"},
+        {"image": [], "caption": "nothing to call it by"},
+        {"image": ["1.png", "3.png"], "caption": "one is missing"},
+        {"image": ["1.png", None], "caption": "no name"},
+        {"caption": "no field"},
+    ]
+    images = {"1.png": encode((1, 1, 1)), "2.png": encode((2, 2, 2))}
+    write_folder(tmp_path / "in", rows, images)
+    assert run(tmp_path / "in", tmp_path / "out", "--caption_field=caption") == 0
+    three, one = open_records(tmp_path / "out", "train")
+    assert three["images"] == [images["2.png"], images["1.png"], images["2.png"]]
+    assert (three["id"], one["id"], one["images"]) == ("2.png 1.png 2.png", "1.png", [images["1.png"]])
+    assert [entry["reason"] for entry in rejects(tmp_path / "out")] == [
+        "empty id",
+        "missing image",
+        "wrong type",
+        "missing key",
+    ]
+    assert run(tmp_path / "in", tmp_path / "named", "--caption_field=caption", "--id_field=caption") == 0
+    *_, nothing = open_records(tmp_path / "named", "train")
+    assert (nothing["id"], nothing["images"]) == ("nothing to call it by", [])
 
 
 CORRUPT = [
@@ -323,23 +349,29 @@ def test_nlvr_preset_separates_captions_from_verified_statements(tmp_path):
 def test_inspect_prints_counts_and_draws_a_sheet(tmp_path, capsys):
     rows = [{"image": f"{index}.png", "caption": " ".join(["word"] * (index + 1))} for index in range(8)]
     rows.append({"image": "8.png", "caption": "wide", "note": "licence"})
+    rows += [{"image": ["9.png", "9.png"], "caption": "two"}, {"image": [], "caption": "none", "id": "text"}]
+    rows = [{"id": str(row["image"])} | row for row in rows]
     images = {row["image"]: encode((250, 0, 0)) for row in rows[:8]} | {
-        "8.png": encode((0, 0, 250), size=(60, 2))
+        "8.png": encode((0, 0, 250), size=(60, 2)),
+        "9.png": encode((0, 250, 0)),
     }
     write_folder(tmp_path / "in", rows, images)
-    assert run(tmp_path / "in", tmp_path / "out", "--caption_field=caption", "--name=words") == 0
+    flags = ["--caption_field=caption", "--id_field=id", "--name=words"]
+    assert run(tmp_path / "in", tmp_path / "out", *flags) == 0
     capsys.readouterr()
     assert inspect.main([str(tmp_path / "out"), f"--out={tmp_path / 'sheet.png'}"]) == 0
     printed = capsys.readouterr().out
-    assert "words: captions, extra, group, id, image, qa" in printed
-    assert "train: 9 records in 9 groups" in printed
-    assert "captions   9 on 9 records; words each: 1 to 8, median 4" in printed
+    assert "words: captions, extra, group, id, images, qa" in printed
+    assert "train: 11 records in 11 groups" in printed
+    assert "captions   11 on 11 records; words each: 1 to 8, median 3" in printed
+    assert "images     11; in a record: 0 to 2, median 1" in printed
     assert "widths     6 to 60, median 6 pixels" in printed
     assert "[0.png] word" in printed
     with Image.open(tmp_path / "sheet.png") as sheet:
         colors = {color: count for count, color in sheet.convert("RGB").getcolors(100_000)}
     assert colors[(250, 0, 0)] >= 8 * 200 * 130  # 6 x 4 pixels enlarged to 200 x 133
     assert colors[(0, 0, 250)] >= 200 * 6
+    assert colors[(0, 250, 0)] >= 2 * 100 * 66  # two in a row
 
 
 def test_inspect_names_what_is_wrong(tmp_path, capsys):
@@ -390,7 +422,7 @@ def test_real_sets(tmp_path, name, flags, records, captions, questions, rejected
     assert len(rejects(tmp_path / "out")) == rejected
     with tarfile.open(REAL / name / "train_images.tar") as archive:
         originals = {archive.extractfile(member).read() for member in archive if member.isfile()}
-    assert {record["image"] for record in everything} <= originals
+    assert {image for record in everything for image in record["images"]} <= originals
 
 
 def test_real_nlvr(tmp_path):
@@ -410,5 +442,5 @@ def test_real_nlvr(tmp_path):
     assert sum(bool(record["captions"]) for record in train + validation) == 1828
     assert sum(bool(record["qa"]) for record in train + validation) == 1000
     assert not {record["group"] for record in train} & {record["group"] for record in validation}
-    assert image_size(train[0]["image"]) == (100, 400)
+    assert image_size(*train[0]["images"]) == (100, 400)
     assert len(rejects(tmp_path / "out")) == 12_410 - len(train) - len(validation)

@@ -56,10 +56,10 @@ def test_webdataset_samples_are_neighbours_of_one_key(tmp_path):
     records = by_id(tmp_path / "out")
     assert list(records) == ["a/001", "a/003", "b"]
     assert records["a/001"]["captions"] == ["one é"]
-    assert records["a/001"]["image"] == PNG[0]
+    assert records["a/001"]["images"] == [PNG[0]]
     extra = json.loads(records["a/001"]["extra"])
     assert (extra["licence"], extra["cls"]) == ("CC", "7") and "embedding.npy" not in extra
-    assert records["a/003"]["image"] == PNG[1]
+    assert records["a/003"]["images"] == [PNG[1]]
     assert reasons(tmp_path / "out") == {
         "missing key": 1,
         "invalid JSON": 1,
@@ -91,7 +91,7 @@ def test_parquet_with_images_inside(tmp_path):
     assert run(tmp_path / "*.parquet", tmp_path / "out", *flags) == 0
     records = list(open_records(tmp_path / "out", "train"))
     assert [record["captions"][0] for record in records] == [f"caption {i}" for i in (0, 1, 2, 5, 6)]
-    assert [record["image"] for record in records] == [PNG[i] for i in (0, 1, 2, 5, 6)]
+    assert [record["images"] for record in records] == [[PNG[i]] for i in (0, 1, 2, 5, 6)]
     assert json.loads(records[1]["extra"]) == {"score": 0.5}
     assert [(entry["line"], entry["reason"]) for entry in rejects(tmp_path / "out")] == [
         (4, "unreadable image"),
@@ -107,7 +107,21 @@ def test_parquet_with_raw_bytes_and_nested_texts(tmp_path):
     flags = ["--image_field=picture", "--caption_field=meta/caption"]
     assert run(tmp_path / "x.parquet", tmp_path / "out", *flags) == 0
     (record,) = open_records(tmp_path / "out", "x")
-    assert (record["captions"], record["image"]) == (["a", "b"], PNG[0])
+    assert (record["captions"], record["images"]) == (["a", "b"], [PNG[0]])
+
+
+def test_parquet_with_lists_of_images(tmp_path):
+    rows = [
+        {"images": [{"bytes": PNG[i], "path": path} for i, path in row], "text": "x", "key": key}
+        for key, row in enumerate([[(0, "a.png"), (1, "b.png")], [(2, "c.png"), (3, "c.png")], []])
+    ]
+    schema = pa.schema([("images", pa.list_(IMAGE)), ("text", pa.string()), ("key", pa.int64())])
+    parquet.write_table(pa.Table.from_pylist(rows, schema), tmp_path / "x.parquet")
+    flags = ["--image_field=images", "--caption_field=text", "--id_field=key"]
+    assert run(tmp_path / "x.parquet", tmp_path / "out", *flags) == 0
+    found = [record["images"] for record in open_records(tmp_path / "out", "x")]
+    # Two images of one name are two images.
+    assert found == [[PNG[0], PNG[1]], [PNG[2], PNG[3]], []]
 
 
 def test_parquet_with_paths_stays_in_its_folder(tmp_path):
@@ -224,7 +238,7 @@ def test_tsv_of_vlmevalkit(tmp_path):
         {"question": 'look\ntwo\nlines, "quoted"\tand a tab\nA. yes\nB. no', "answer": "A"}
     ]
     assert json.loads(records["1"]["extra"]) == {"category": "x"}
-    assert [records[index]["image"] for index in "1247"] == [PNG[1], PNG[4], PNG[4], PNG[1]]
+    assert [records[index]["images"] for index in "1247"] == [[PNG[1]], [PNG[4]], [PNG[4]], [PNG[1]]]
     assert [records[index]["group"] for index in "1247"] == ["1", "4", "4", "1"]
     assert [(entry["line"], entry["reason"]) for entry in rejects(tmp_path / "out")] == [
         (3, "missing image"),
@@ -273,9 +287,26 @@ def test_tfds(tmp_path):
     assert run(tmp_path / "in", tmp_path / "out", *flags) == 0
     records = by_id(tmp_path / "out")
     assert list(records) == [f"train:{i}" for i in range(5)]
-    assert records["train:3"]["image"] == PNG[3]
+    assert records["train:3"]["images"] == [PNG[3]]
     assert json.loads(records["train:3"]["extra"])["label"] == "dog"
     assert by_id(tmp_path / "out", "test")["test:1"]["captions"] == ["test 1"]
+
+
+def test_tfds_with_sequences_of_images(tmp_path):
+    image = tfds.features.Image()
+    features = tfds.features.FeaturesDict(
+        {"frames": tfds.features.Sequence(image), "key": np.int64, "text": tfds.features.Text()}
+    )
+    examples = [
+        ("train", {"frames": [PNG[i] for i in frames], "key": key, "text": "x"})
+        for key, frames in enumerate([(0, 1), (), (2,)])
+    ]
+    (tmp_path / "in").mkdir()
+    write_examples(tmp_path / "in", "films", features, examples)
+    flags = ["--image_field=frames", "--caption_field=text", "--id_field=key"]
+    assert run(tmp_path / "in", tmp_path / "out", *flags) == 0
+    found = [record["images"] for record in open_records(tmp_path / "out", "train")]
+    assert found == [[PNG[0], PNG[1]], [], [PNG[2]]]
 
 
 def test_formats_are_told_apart(tmp_path):

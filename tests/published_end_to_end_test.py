@@ -9,6 +9,10 @@ from safetensors.numpy import load_file, save_file
 
 from experiments import export
 from experiments.configs import mmrpt_gemma3, mmrpt_qwen2_5_vl, mmrpt_smolvlm
+from mmrpt_jax.data.images import decode_image
+from mmrpt_jax.data.records import write_records
+from mmrpt_jax.data.scene_source import SceneSource, png
+from mmrpt_jax.data.sidecar import open_sidecar
 from mmrpt_jax.reporting.jsonl import read_jsonl
 from mmrpt_jax.stages.checks import ConfigError
 from mmrpt_jax.stages.finished import read_config
@@ -45,10 +49,31 @@ def published_config(config, folder):
     return config
 
 
+IMAGES = (2, 1, 0, 1)
+
+
 @pytest.fixture(scope="module")
-def run(config, folder, tmp_path_factory):
+def dataset(tmp_path_factory):
+    """Scenes on disk, with two images of different sizes, with one, or with none."""
+    scenes = SceneSource("biased", split="train", size=24)
+    wide = png(np.tile(decode_image(*scenes[0]["images"])[16:48], (1, 2, 1)))
+
+    def record(i):
+        images = [*scenes[i]["images"], wide][: IMAGES[i % 4]]
+        return scenes[i] | {"id": str(i), "images": images}
+
+    path = tmp_path_factory.mktemp("data") / "set"
+    splits = {"train": range(16), "dev": range(16, 24)}
+    write_records(path, "scenes", {name: map(record, part) for name, part in splits.items()})
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(config, folder, dataset, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("run")
-    run_experiment(published_config(config, folder), str(workdir))
+    config = published_config(config, folder)
+    config.data.update(kind="records", path=str(dataset))
+    run_experiment(config, str(workdir))
     return workdir
 
 
@@ -63,6 +88,15 @@ def test_every_stage_runs(run):
     # Placeholders of pictures are never sampled.
     assert answers
     assert not any(token in answer for answer in answers for token in ("image_pad", "<image>"))
+
+
+def test_what_has_images_is_scored_and_masked(run):
+    scores = {row["id"]: row for row in open_sidecar(run / "scores" / "records", "train")}
+    assert sorted(map(int, scores)) == [i for i in range(16) if IMAGES[i % 4]]
+    one, two = (len(scores[name]["patch_received"]) for name in ("1", "0"))
+    assert one < two <= 2 * one
+    masked = [int(row["id"]) for row in open_sidecar(run / "masks" / "dependency" / "records", "train")]
+    assert {IMAGES[i % 4] for i in masked} == {1, 2}
 
 
 def test_the_base_is_not_copied(run):

@@ -21,7 +21,7 @@ _ERRORS = (pa.ArrowException, OSError, ValueError, MemoryError, OverflowError)
 
 @dataclasses.dataclass(frozen=True)
 class Parquet:
-    """Rows of parquet files; an image field's value becomes the image's name.
+    """Rows of parquet files; an image field's value becomes the image's name, a list of images one of names.
 
     Attributes:
         files: the shards.
@@ -81,21 +81,33 @@ def _item(number: int, row: Mapping[str, Any], default: str, folder: FolderImage
     """Replaces the row's images by their names; those inside are at hand, the others lie in `folder`."""
     inside: dict[str, bytes] = {}
     named: dict[str, Any] = {}
-    for field, value in row.items():
-        if isinstance(value, bytes):
-            value = {"bytes": value, "path": None}
-        if isinstance(value, dict) and value.keys() == {"bytes", "path"}:
-            name = str(value["path"] or (default if not inside else f"{default}:{field}"))
-            if value["bytes"] is not None:
-                if len(value["bytes"]) > MAX_IMAGE_BYTES:
-                    return Item(
-                        number, Reject("unreadable image", f"{name!r} has {len(value['bytes'])} bytes")
-                    )
-                inside[name] = value["bytes"]
-            named[field] = name
-        else:
-            named[field] = plain(value)
+    try:
+        for field, value in row.items():
+            name = default if not inside else f"{default}:{field}"
+            if _is_image(value):
+                named[field] = _take(value, name, inside)
+            elif isinstance(value, list) and value and all(map(_is_image, value)):
+                named[field] = [_take(image, f"{name}:{i}", inside) for i, image in enumerate(value)]
+            else:
+                named[field] = plain(value)
+    except Reject as reject:
+        return Item(number, reject)
     return Item(number, named, NamedImages(inside) if inside else folder)
+
+
+def _is_image(value: Any) -> bool:
+    return isinstance(value, bytes) or (isinstance(value, dict) and value.keys() == {"bytes", "path"})
+
+
+def _take(image: Any, name: str, inside: dict[str, bytes]) -> str:
+    """Adds an image to those `inside`, by its path or else by `name`, and returns what it is called."""
+    data, path = (image, None) if isinstance(image, bytes) else (image["bytes"], image["path"])
+    called = str(path) if path and path not in inside else name
+    if data is not None:
+        if len(data) > MAX_IMAGE_BYTES:
+            raise Reject("unreadable image", f"{called!r} has {len(data)} bytes")
+        inside[called] = data
+    return called
 
 
 def _damaged(error: BaseException) -> Reject:

@@ -10,13 +10,16 @@ import tensorflow_datasets as tfds
 from data_prep.errors import Reject
 from data_prep.folders import NamedImages
 from data_prep.sources.base import Item, OnReject, Task
-from mmrpt_jax.data.tfds_view import open_prepared, open_rows, plain
+from mmrpt_jax.data.tfds_view import holds_images, open_prepared, open_rows, plain
 from mmrpt_jax.reporting.command_line import UsageError
 
 
 @dataclasses.dataclass(frozen=True)
 class TfdsSet:
-    """Rows have the dataset's fields; an image's value becomes its name. `"captions/text"` names a nested field."""
+    """Rows have the dataset's fields; an image's value becomes its name, a sequence of images a list of names.
+
+    `"captions/text"` names a nested field.
+    """
 
     name: str
     adapter = None
@@ -48,16 +51,17 @@ class TfdsSet:
             yield Item(None, Reject("damaged record", str(error)))
             return
         features = self._builder.info.features
-        images = [key for key in features if isinstance(features[key], tfds.features.Image)]
+        images = [key for key in features if holds_images(features[key])]
         for index in range(task.start, task.stop):
             try:
                 row = source[index]
             except Exception as error:
                 yield Item(index + 1, Reject("damaged record", str(error)))
                 continue
-            inside = {f"{task.split}:{index}" + f":{key}" * (key != images[0]): row[key] for key in images}
-            names = dict(zip(images, inside, strict=True))
-            yield Item(index + 1, plain({**row, **names}), NamedImages(inside))
+            inside: dict[str, bytes] = {}
+            for key in images:
+                row[key] = _take(row[key], f"{task.split}:{index}" + f":{key}" * (key != images[0]), inside)
+            yield Item(index + 1, plain(row), NamedImages(inside))
 
     @functools.cached_property
     def _builder(self) -> tfds.core.DatasetBuilder:
@@ -68,3 +72,11 @@ class TfdsSet:
         if not Path(builder.data_dir).is_dir():
             raise UsageError(f"{self.name} is not prepared: there is no {builder.data_dir}")
         return builder
+
+
+def _take(found: bytes | list[bytes], name: str, inside: dict[str, bytes]) -> str | list[str]:
+    """Adds an image, or those of a sequence, to those `inside`, and returns what it is called."""
+    if isinstance(found, list):
+        return [str(_take(image, f"{name}:{place}", inside)) for place, image in enumerate(found)]
+    inside[name] = found
+    return name

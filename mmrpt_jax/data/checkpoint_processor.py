@@ -50,8 +50,12 @@ class CheckpointProcessor:
         layouts = tuple(self.preprocessor.layout(*image.shape[:2]) for image in images)
         return TiledView(self.preprocessor(images), layouts)
 
+    def count_images(self, view: TiledView) -> int:
+        """As `Processor.count_images`."""
+        return len(view.layouts)
+
     def inputs(self, texts: Sequence[str], views: Sequence[TiledView]) -> tuple[ImagePatches, PromptTokens]:
-        """As `Processor.inputs`; prompts may differ in their number of images."""
+        """As `Processor.inputs`."""
         rows = [self._encode(text, view.layouts) for text, view in zip(texts, views, strict=True)]
         merge = self.preprocessor.merge
         patches = stack_patches([view.patches for view in views], counts=self.patch_counts, merge=merge)
@@ -69,13 +73,12 @@ class CheckpointProcessor:
         options = {"image_text": self.image_text, "layouts": layouts, "sample": text, "answered": answered}
         return encode_chat(self.tokenizer, [user_message(text)], **options)
 
-    def fits(self, text: str, height: int, width: int) -> bool:
+    def fits(self, text: str, *sizes: tuple[int, int]) -> bool:
         """As `Processor.fits`."""
         try:
-            layout = self.preprocessor.layout(height, width)
+            layouts = [self.preprocessor.layout(*size) for size in sizes]
         except UnusableImageError:
             return False
-        layouts = [layout] * sum(part["type"] == "image" for part in user_message(text)["content"])
         patches = sum(sum(layout.tokens) for layout in layouts) * self.preprocessor.merge**2
         if patches > max(self.patch_counts):
             return False
@@ -87,11 +90,17 @@ class CheckpointProcessor:
         pixels = np.where(np.isin(token_of, tokens)[:, None], np.uint8(GREY), view.patches.pixels)
         return view._replace(patches=view.patches._replace(pixels=pixels))
 
-    def heat(
-        self, scores: Float[np.ndarray, "I"], height: int, width: int
+    def heats(
+        self, scores: Float[np.ndarray, "I"], *sizes: tuple[int, int]
+    ) -> list[Float[np.ndarray, "rows columns"]]:
+        """As `Processor.heats`; of an image that is cut into tiles, those of the tile that shows it whole."""
+        ends = np.cumsum([sum(self.preprocessor.layout(*size).tokens) for size in sizes])
+        return [self._heat(*image) for image in zip(np.split(scores, ends[:-1]), sizes, strict=True)]
+
+    def _heat(
+        self, scores: Float[np.ndarray, "I"], size: tuple[int, int]
     ) -> Float[np.ndarray, "rows columns"]:
-        """As `Processor.heat`; of an image that is cut into tiles, those of the tile that shows it whole."""
         tiling, side = self.preprocessor.tiling, self.preprocessor.patch_size * self.preprocessor.merge
-        tall, wide = (size // side for size in tiling.plan(height, width).sizes[tiling.whole])
-        tiles = np.split(scores, np.cumsum(self.preprocessor.layout(height, width).tokens)[:-1])
+        tall, wide = (pixels // side for pixels in tiling.plan(*size).sizes[tiling.whole])
+        tiles = np.split(scores, np.cumsum(self.preprocessor.layout(*size).tokens)[:-1])
         return np.reshape(tiles[tiling.whole], (tall, wide))

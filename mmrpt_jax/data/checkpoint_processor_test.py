@@ -48,6 +48,7 @@ def any_size(make):
 def test_prompts_of_one_batch_differ_in_their_images(any_size):
     texts = ["<image> and <image>", "no image", Wording().caption]
     views = [any_size.view(SMALL, WIDE), any_size.view(), any_size.view(SMALL)]
+    assert [any_size.count_images(view) for view in views] == [2, 0, 1]
     patches, prompts = any_size.inputs(texts, views)
     # A token of 8 x 8 pixels is four patches; three tokens need the bucket of 16.
     assert prompts.image_slots.sum(axis=1).tolist() == [3, 0, 1]
@@ -79,7 +80,10 @@ def test_tiles_are_images_of_their_own(name, whole, crop, request):
     assert prompts.image_slots.sum() == 3
     assert patches.image[0].tolist() == [0] * 4 + [1] * 4 + [2] * 4 + [-1] * 4
     np.testing.assert_array_equal(patches.pixels[0, 4 * crop].reshape(4, 4, 3), WIDE[:4, :4])
-    assert processor.heat(np.arange(3.0), 8, 16).tolist() == [[whole]]
+    # Another image behind it.
+    small = len(processor.view(SMALL).patches.image) // 4
+    first, _ = processor.heats(np.arange(3.0 + small), (8, 16), (8, 8))
+    assert first.tolist() == [[whole]]
 
 
 @pytest.mark.parametrize(
@@ -99,10 +103,13 @@ def test_what_fits_is_what_can_be_encoded(name, large, request):
 
     for words in (1, 10, 60):
         text = Wording().fill_prompt("circle " * words)
-        assert processor.fits(text, 8, 16) == encodes(text, WIDE) == (words < 60)
+        assert processor.fits(text, (8, 16)) == encodes(text, WIDE) == (words < 60)
+    for images in ((), (SMALL,), (SMALL, WIDE), (WIDE, WIDE), (WIDE, WIDE, WIDE)):
+        text = Wording().caption_prompt(len(images))
+        assert processor.fits(text, *(image.shape[:2] for image in images)) == encodes(text, *images)
     if large:
         picture = np.zeros((*large, 3), np.uint8)
-        assert processor.fits(Wording().caption, *large) == encodes(Wording().caption, picture) is False
+        assert processor.fits(Wording().caption, large) == encodes(Wording().caption, picture) is False
 
 
 def test_hidden_tokens_are_grey(any_size):
@@ -113,4 +120,5 @@ def test_hidden_tokens_are_grey(any_size):
 
 
 def test_scores_lie_over_the_image(any_size):
-    assert any_size.heat(np.arange(2.0), 8, 16).tolist() == [[0, 1]]
+    first, second = any_size.heats(np.arange(3.0), (8, 8), (8, 16))
+    assert first.tolist() == [[0]] and second.tolist() == [[1, 2]]

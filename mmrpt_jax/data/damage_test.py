@@ -86,14 +86,19 @@ def test_batches_stay_a_function_of_the_step(threads):
 def test_a_damaged_shard_loses_what_is_damaged(tmp_path):
     records = [
         Record(
-            id=f"r{i}", image=np.random.default_rng(i).bytes(4000), captions=["x"], qa=[], group="g", extra=""
+            id=f"r{i}",
+            images=[np.random.default_rng(i).bytes(4000)],
+            captions=["x"],
+            qa=[],
+            group="g",
+            extra="",
         )
         for i in range(8)
     ]
     write_records(tmp_path / "set", "set", {"train": records})
     shard = tmp_path / "set" / "set-train.array_record-00000"
     data = bytearray(shard.read_bytes())
-    data[data.index(records[3]["image"][:16]) + 5] ^= 1
+    data[data.index(records[3]["images"][0][:16]) + 5] ^= 1
     shard.write_bytes(data)
     source = open_records(tmp_path / "set", "train")
     with pytest.raises(RecordError, match=r"record 3 of .*set is damaged"):

@@ -25,21 +25,21 @@ Augment = Callable[[Pixels, np.random.Generator], Pixels]
 AUGMENTATIONS: Mapping[str, Augment | None] = MappingProxyType({"none": None, "permute_boxes": permute_boxes})
 
 
-# What a model sees of an image, as `Processor.view`.
-View = Callable[[Pixels], Any]
+# What a model sees of the images of a prompt, as `Processor.view`.
+View = Callable[..., Any]
 
 
 @dataclasses.dataclass(frozen=True)
-class SeeImage:
-    """Encoded image -> what the model sees of it, decoded and augmented."""
+class SeeImages:
+    """Encoded images of a record -> what the model sees of them, each decoded and augmented."""
 
     view: View
     augment: Augment | None = None
 
-    def __call__(self, data: bytes, rng: np.random.Generator) -> Any:
-        """Draws from `rng` what the augmentation needs."""
-        image = decode_image(data)
-        return self.view(image if self.augment is None else self.augment(image, rng))
+    def __call__(self, encoded: Sequence[bytes], rng: np.random.Generator) -> Any:
+        """Draws from `rng` what the augmentation needs, image by image."""
+        images = map(decode_image, encoded)
+        return self.view(*(image if self.augment is None else self.augment(image, rng) for image in images))
 
 
 def captions_of(record: Mapping[str, Any]) -> Sequence[str]:
@@ -57,7 +57,7 @@ def captions_of(record: Mapping[str, Any]) -> Sequence[str]:
 class PickCaptions(grain.transforms.RandomMap):
     """record -> view and `count` of its captions (with repetition only where there are too few)."""
 
-    see: SeeImage
+    see: SeeImages
     count: int
 
     def random_map(self, record: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
@@ -65,7 +65,7 @@ class PickCaptions(grain.transforms.RandomMap):
         captions = captions_of(record)
         chosen = rng.choice(len(captions), self.count, replace=len(captions) < self.count)
         return {
-            "view": self.see(record["image"], rng),
+            "view": self.see(record["images"], rng),
             "captions": [escape_placeholders(captions[i]) for i in chosen],
         }
 
@@ -77,7 +77,7 @@ class HideRandomSpan(grain.transforms.RandomMap):
     A caption without words ("!?") is hidden whole.
     """
 
-    see: SeeImage
+    see: SeeImages
     max_words: int
     context: Literal["bidirectional", "left_only"] = "bidirectional"
 
@@ -87,7 +87,7 @@ class HideRandomSpan(grain.transforms.RandomMap):
         words = [text[start:end] for start, end in word_spans(text)]
         spans = random_spans(words, rng, max_words=self.max_words)
         masked = apply_mask(text, spans, mask_token=MASK, context=self.context) if spans else (MASK, (text,))
-        view = self.see(record["image"], rng)
+        view = self.see(record["images"], rng)
         return {"view": view, "masked": masked[0], "answer": ANSWER_SEPARATOR.join(masked[1])}
 
 
@@ -95,14 +95,14 @@ class HideRandomSpan(grain.transforms.RandomMap):
 class PickMask(grain.transforms.RandomMap):
     """record joined with its masks -> id, view without its hidden patches, and the `fields` of one mask."""
 
-    see: SeeImage
+    see: SeeImages
     hide: Callable[[Any, np.ndarray], Any]
     fields: tuple[str, ...]
 
     def random_map(self, record: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
         """Draws one of the record's masks."""
         chosen = int(rng.integers(len(record["masked"])))
-        view = self.see(record["image"], rng)
+        view = self.see(record["images"], rng)
         if len(record["hidden_patches"]):
             view = self.hide(view, record["hidden_patches"])
         return {"id": record["id"], "view": view} | {name: record[name][chosen] for name in self.fields}

@@ -1,27 +1,32 @@
 import numpy as np
 import pytest
 
-from mmrpt_jax.data.examples import HideRandomSpan, PickCaptions, PickMask, SeeImage
+from mmrpt_jax.data.examples import HideRandomSpan, PickCaptions, PickMask, SeeImages
 from mmrpt_jax.data.scene_source import png
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (8, 12, 3), np.uint8)
 
 
 def record(*captions):
-    return {"id": "r1", "image": png(IMAGE), "captions": list(captions)}
+    return {"id": "r1", "images": [png(IMAGE)], "captions": list(captions)}
 
 
-SEE = SeeImage(lambda image: image)
+SEE = SeeImages(lambda image: image)
 
 
 def test_images_are_decoded_augmented_and_seen():
     def shift(image, rng):
         return np.roll(image, rng.integers(1, 3), axis=1)
 
-    see = SeeImage(lambda image: image[:, :2], augment=shift)
-    found = see(png(IMAGE), np.random.default_rng(3))
-    moved = np.random.default_rng(3).integers(1, 3)
-    np.testing.assert_array_equal(found, IMAGE[:, [-moved, 1 - moved]])
+    see = SeeImages(lambda *images: [image[:, :2] for image in images], augment=shift)
+    found = see([png(IMAGE), png(IMAGE[::-1])], np.random.default_rng(1))
+    rng = np.random.default_rng(1)
+    moved = [rng.integers(1, 3), rng.integers(1, 3)]
+    # Each image has a draw of its own.
+    assert moved[0] != moved[1]
+    for view, image, by in zip(found, (IMAGE, IMAGE[::-1]), moved, strict=True):
+        np.testing.assert_array_equal(view, image[:, [-by, 1 - by]])
+    assert see([], np.random.default_rng(0)) == []
 
 
 def test_captions_are_drawn_without_repetition():

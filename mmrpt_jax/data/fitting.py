@@ -17,7 +17,7 @@ def keep_captions(
 
     Args:
         source: records.
-        misfit: why a caption of a record does not fit beside its image, in few words, or None; nothing is ever cut off
+        misfit: why a caption of a record does not fit beside its images, in few words, or None; nothing is ever cut off
             to make it fit.
         note: is told of records that are damaged, which are left out.
 

@@ -7,7 +7,7 @@ from mmrpt_jax.data.records import RecordError
 
 
 def record(name, *captions):
-    return {"id": name, "image": b"", "captions": list(captions), "qa": [], "group": name, "extra": "{}"}
+    return {"id": name, "images": [], "captions": list(captions), "qa": [], "group": name, "extra": "{}"}
 
 
 RECORDS = [record("x", "a", "a b c d"), record("y"), record("z", "a b c d e"), record("w", "a b")]

@@ -15,7 +15,10 @@ TEXT = "{text}"
 
 @dataclasses.dataclass(frozen=True)
 class Wording:
-    """How prompts are worded: `IMAGE` stands for the image, `{text}` for what the prompt is about.
+    """How prompts are worded: `IMAGE` stands for the images, `{text}` for what the prompt is about.
+
+    A wording has one `IMAGE`, a prompt as many as it has images: they follow each other there, and where there are none
+    nothing is left of it.
 
     Attributes:
         caption: behind which captions are learned and scored.
@@ -41,13 +44,17 @@ class Wording:
                     f"the wording of {name!r} needs {images} {IMAGE} and {texts} {TEXT}, not {wording!r}"
                 )
 
-    def fill_prompt(self, masked_caption: str) -> str:
-        """The prompt that asks for the hidden span of a masked caption."""
-        return self.fill.replace(TEXT, masked_caption)
+    def caption_prompt(self, images: int = 1) -> str:
+        """The prompt behind which captions of so many images are learned and scored."""
+        return _with_images(self.caption, images)
 
-    def question_prompt(self, question: str) -> str:
-        """The prompt that asks a question."""
-        return self.question.replace(TEXT, question)
+    def fill_prompt(self, masked_caption: str, images: int = 1) -> str:
+        """The prompt that asks for the hidden span of a masked caption of so many images."""
+        return _with_images(self.fill, images).replace(TEXT, masked_caption)
+
+    def question_prompt(self, question: str, images: int = 1) -> str:
+        """The prompt that asks a question about so many images."""
+        return _with_images(self.question, images).replace(TEXT, question)
 
     def drawing_prompt(self, text: str) -> str:
         """The prompt behind which an image is drawn."""
@@ -56,11 +63,6 @@ class Wording:
 
 class TooLongError(ValueError):
     """A prompt or branch does not fit the largest length; nothing is ever cut off an image or an answer."""
-
-
-def without_images(prompt: str) -> str:
-    """What a prompt says to a model that is shown no image."""
-    return " ".join(prompt.replace(IMAGE, " ").split())
 
 
 def answer_text(reply: str) -> str:
@@ -98,22 +100,31 @@ def encode_prompts(
     texts: Sequence[str],
     *,
     image_tokens: int,
-    images_per_prompt: int = 1,
+    images: int | Sequence[int] = 1,
     lengths: Sequence[int],
 ) -> PromptTokens:
     """Encodes prompts to one of `lengths`, padded on the right.
 
+    Args:
+        tokenizer: of the model.
+        texts: the prompts.
+        image_tokens: visual tokens of an image.
+        images: how many every prompt has, or each.
+        lengths: buckets.
+
     Raises:
         TooLongError: a prompt exceeds the largest length.
-        ValueError: a prompt has not exactly `images_per_prompt` placeholders.
+        ValueError: a prompt has not as many placeholders as images, or neither images nor words.
     """
     rows = [encode_prompt_ids(tokenizer, text, image_tokens=image_tokens) for text in texts]
-    expected = images_per_prompt * image_tokens
-    for place, (row, text) in enumerate(zip(rows, texts, strict=True)):
-        if row.count(tokenizer.image_id) != expected:
+    expected = np.broadcast_to(images, len(rows)) * image_tokens
+    for place, (row, text, count) in enumerate(zip(rows, texts, expected, strict=True)):
+        if not row:
+            raise ValueError(f"prompt {place} has no token: where there is no image, its wording needs words")
+        if row.count(tokenizer.image_id) != count:
             raise ValueError(
                 f"prompt {place} has {row.count(tokenizer.image_id)} image tokens where its images give "
-                f"{expected}: {text!r}"
+                f"{count}: {text!r}"
             )
     return pad_prompts(tokenizer, rows, lengths=lengths)
 
@@ -147,6 +158,13 @@ def encode_branches(
     length = bucket(max(map(len, rows)), lengths, "a branch")
     ids, valid = _pad(rows, length, tokenizer.pad_id)
     return BranchTokens(ids.reshape(-1, size, length), valid.reshape(-1, size, length))
+
+
+def _with_images(wording: str, images: int) -> str:
+    """A placeholder per image in the place of the one; without any, one space or the wording's end is in its place."""
+    if images:
+        return wording.replace(IMAGE, IMAGE * images)
+    return " ".join(part.strip() for part in wording.split(IMAGE)).strip()
 
 
 def _pad(rows: Sequence[Sequence[int]], length: int, pad_id: int) -> tuple[np.ndarray, np.ndarray]:

@@ -29,7 +29,7 @@ def test_an_image_takes_as_many_slots_as_it_has_tokens():
 
 def test_images_stand_where_their_placeholders_do():
     text = f"the{IMAGE}{IMAGE} circle{IMAGE}"
-    prompt = encode_prompts(TOKENIZER, [text], image_tokens=2, images_per_prompt=3, lengths=(12,))
+    prompt = encode_prompts(TOKENIZER, [text], image_tokens=2, images=3, lengths=(12,))
     np.testing.assert_array_equal(prompt.image_slots[0, :9], [0, 1, 1, 1, 1, 0, 1, 1, 0])
 
 
@@ -66,6 +66,38 @@ def test_an_end_token_equal_to_padding_would_still_be_valid():
     """Masks come from lengths, not from ids."""
     branches = encode_branches(TOKENIZER, [["the<pad>"]], lengths=(4,))
     np.testing.assert_array_equal(branches.valid, [[[True, True, False, False]]])
+
+
+@pytest.mark.parametrize(
+    ("images", "caption", "fill", "question"),
+    [
+        (0, "about :", "the blank : <x>", "see and say : <x>"),
+        (1, f"{IMAGE} about :", f"the blank :\n{IMAGE} <x>", f"see {IMAGE} and say : <x>"),
+        (
+            3,
+            f"{IMAGE}{IMAGE}{IMAGE} about :",
+            f"the blank :\n{IMAGE}{IMAGE}{IMAGE} <x>",
+            f"see {IMAGE}{IMAGE}{IMAGE} and say : <x>",
+        ),
+    ],
+)
+def test_a_prompt_has_a_placeholder_for_every_image(images, caption, fill, question):
+    wording = Wording(
+        caption=f"{IMAGE} about :",
+        fill=f"the blank :\n{IMAGE} {{text}}",
+        question=f"see {IMAGE} and say : {{text}}",
+    )
+    assert wording.caption_prompt(images) == caption
+    assert wording.fill_prompt("<x>", images) == fill
+    assert wording.question_prompt("<x>", images) == question
+
+
+def test_a_prompt_of_nothing_is_refused():
+    prompt = Wording(caption=IMAGE).caption_prompt(0)
+    with pytest.raises(
+        ValueError, match="prompt 1 has no token: where there is no image, its wording needs words"
+    ):
+        encode_prompts(TOKENIZER, ["the circle", prompt], image_tokens=4, images=[0, 0], lengths=(8,))
 
 
 def test_masked_captions_may_hold_braces():

@@ -1,7 +1,7 @@
 """The record format: images with captions and questions, as TFDS datasets stored in ArrayRecord.
 
-Nothing here needs TensorFlow, neither to write nor to read. A record's image is its encoded file, byte for
-byte as it came.
+Nothing here needs TensorFlow, neither to write nor to read. A record's images are their encoded files, byte for
+byte as they came.
 """
 
 import contextlib
@@ -24,17 +24,17 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class QuestionAnswer(TypedDict):
-    """One question about the image, with its answer."""
+    """One question about the images, with its answer."""
 
     question: str
     answer: str
 
 
 class Record(TypedDict):
-    """One image and what is said about it."""
+    """Images and what is said about them."""
 
     id: str  # unique in the dataset; sidecars are joined by it
-    image: bytes  # the encoded file
+    images: list[bytes]  # the encoded files, in reading order; may be empty
     captions: list[str]  # may be empty where there are questions
     qa: list[QuestionAnswer]  # may be empty where there are captions
     group: str  # records of one group never lie in two splits
@@ -44,7 +44,7 @@ class Record(TypedDict):
 RECORD_FEATURES = tfds.features.FeaturesDict(
     {
         "id": tfds.features.Text(),
-        "image": tfds.features.Image(shape=(None, None, None)),
+        "images": tfds.features.Sequence(tfds.features.Image(shape=(None, None, None))),
         "captions": tfds.features.Sequence(tfds.features.Text()),
         "qa": tfds.features.Sequence({"question": tfds.features.Text(), "answer": tfds.features.Text()}),
         "group": tfds.features.Text(),
@@ -61,6 +61,15 @@ class EmptyDatasetError(ValueError):
 
 class RecordError(ValueError):
     """A record cannot be read back; the message is one sentence."""
+
+
+class KeepEncoded(tfds.decode.SkipDecoding):
+    """Hands media over as they are stored, those in a sequence too."""
+
+    # TFDS skips the decoding of sequences in TensorFlow only.
+    def decode_batch_example_np(self, serialized_example: Iterable[bytes]) -> list[bytes]:
+        """The encoded elements of a sequence."""
+        return list(serialized_example)
 
 
 class RandomAccess(Protocol[T_co]):
@@ -195,9 +204,10 @@ def open_records(directory: PathLike, split: str, *, checksums: bool = False) ->
     verify(directory, shard_lengths(builder), checksums=checksums)
     if builder.info.features.keys() != RECORD_FEATURES.keys():
         raise ValueError(
-            f"{directory} does not hold records but {sorted(builder.info.features)}; open it with open_tfds"
+            f"{directory} does not hold records, whose fields are {sorted(RECORD_FEATURES)}, but "
+            f"{sorted(builder.info.features)}; convert its source again, or open it with open_tfds"
         )
-    source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+    source = builder.as_data_source(split, decoders={"images": KeepEncoded()})
     return MappedSource(range(len(source)), lambda _, index: _read(source, index, directory))
 
 
@@ -232,7 +242,7 @@ def _to_record(example: Mapping[str, Any]) -> Record:
     pairs = zip(example["qa"]["question"], example["qa"]["answer"], strict=True)
     return Record(
         id=example["id"].decode(),
-        image=example["image"],
+        images=example["images"],
         captions=[caption.decode() for caption in example["captions"]],
         qa=[QuestionAnswer(question=question.decode(), answer=answer.decode()) for question, answer in pairs],
         group=example["group"].decode(),

@@ -29,7 +29,7 @@ def encode(color, file_format="PNG", mode="RGB"):
 def make_record(index, **changes):
     return Record(
         id=f"r{index}",
-        image=encode((index, 2, 3)),
+        images=[encode((index, 2, 3))],
         captions=[f"caption {index}"],
         qa=[],
         group=f"g{index // 2}",
@@ -44,9 +44,10 @@ VARIED = [
     make_record(
         1, captions=[], qa=[{"question": "what?", "answer": "é"}, {"question": "where?", "answer": "here"}]
     ),
-    make_record(2, image=encode((9, 9, 9), "JPEG")),
-    make_record(3, image=encode((1, 2, 3, 4), mode="RGBA")),
-    make_record(4, image=b"\x00not an image\xff", captions=[""]),
+    make_record(2, images=[encode((9, 9, 9), "JPEG"), encode((1, 2, 3, 4), mode="RGBA")]),
+    make_record(3, images=[]),
+    # What is no image, no text, or nothing; zeros at the end are where arrays of bytes would lose some.
+    make_record(4, images=[b"\x00not an image\xff", bytes(range(256)), b"", b"x\x00\x00"], captions=[""]),
 ]
 
 
@@ -72,14 +73,14 @@ def test_order_holds_across_shards_and_slices(tmp_path, monkeypatch):
 def test_any_tfds_reader_sees_the_pixels(tmp_path):
     write_records(tmp_path / "set", "pixels", {"train": [make_record(7)]})
     example = tfds.builder_from_directory(tmp_path / "set").as_data_source("train")[0]
-    np.testing.assert_array_equal(example["image"], np.full((4, 5, 3), [7, 2, 3]))
+    np.testing.assert_array_equal(example["images"], np.full((1, 4, 5, 3), [7, 2, 3]))
 
 
 def test_grain_reads_records(tmp_path):
     write_records(tmp_path / "set", "varied", {"train": VARIED})
     batch = make_dataset(open_records(tmp_path / "set", "train"), seed=0, batch_size=5, shuffle=False)[0]
     assert batch["id"] == ["r0", "r1", "r2", "r3", "r4"]
-    assert batch["image"] == [record["image"] for record in VARIED]
+    assert batch["images"] == [record["images"] for record in VARIED]
 
 
 def test_writing_streams(tmp_path):
@@ -146,9 +147,11 @@ def test_opening_what_is_not_there(tmp_path):
 
 
 def test_a_dataset_of_other_fields_is_refused(tmp_path):
-    features = tfds.features.FeaturesDict({"key": np.int64})
-    write_examples(tmp_path, "foreign", features, [("train", {"key": 1})])
-    with pytest.raises(ValueError, match="open it with open_tfds"):
+    # As records were when they had one image.
+    features = tfds.features.FeaturesDict({"id": tfds.features.Text(), "image": tfds.features.Image()})
+    write_examples(tmp_path, "foreign", features, [("train", {"id": "a", "image": encode((1, 2, 3))})])
+    message = r"whose fields are \['captions', .*\], but \['id', 'image'\]; convert its source again, or open it with"
+    with pytest.raises(ValueError, match=message):
         open_records(tmp_path, "train")
 
 

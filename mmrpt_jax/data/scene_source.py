@@ -43,7 +43,7 @@ class SceneSource:
         needs = [[sentence.needs_image for sentence in caption.sentences] for caption in captions]
         return Record(
             id=f"scene-{self._seed}-{index}",
-            image=png(render(scene)),
+            images=[png(render(scene))],
             captions=[caption.text for caption in captions],
             qa=[],
             group=str(index),

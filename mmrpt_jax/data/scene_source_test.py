@@ -17,7 +17,7 @@ def test_records_are_the_scenes_of_the_stream():
     assert len(source) == 4
     for index in range(4):
         record, scene = source[index], sample_scene(WORLDS[WORLD], seed, index)
-        np.testing.assert_array_equal(decode_image(record["image"]), render(scene))
+        np.testing.assert_array_equal(decode_image(*record["images"]), render(scene))
         captions = [describe(scene, seed, index), describe(scene, seed, index + 4)]
         assert record["captions"] == [caption.text for caption in captions]
         needs = [[sentence.needs_image for sentence in caption.sentences] for caption in captions]
@@ -44,7 +44,7 @@ def test_splits_and_streams_share_nothing(other):
     options = {"split": "train", "size": 8} | other
     found, base = SceneSource(WORLD, **options), SceneSource(WORLD, split="train", size=8)
     assert not {r["id"] for r in found} & {r["id"] for r in base}
-    assert not {r["image"] for r in found} & {r["image"] for r in base}
+    assert not {r["images"][0] for r in found} & {r["images"][0] for r in base}
 
 
 def test_what_there_is_not(tmp_path):

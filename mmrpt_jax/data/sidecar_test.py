@@ -56,10 +56,10 @@ def test_ambiguous_joins_are_refused(sidecar):
 
 
 def test_join_with_records_on_disk(tmp_path, sidecar):
-    record = Record(id="c", image=b"123", captions=["x"], qa=[], group="c", extra="{}")
+    record = Record(id="c", images=[b"123"], captions=["x"], qa=[], group="c", extra="{}")
     write_records(tmp_path / "set", "set", {"train": [record]})
     (joined,) = join(open_records(tmp_path / "set", "train"), sidecar)
-    assert joined["image"] == b"123"
+    assert joined["images"] == [b"123"]
     assert joined["span"].tolist() == [7]
 
 
@@ -83,7 +83,7 @@ def test_empty_or_foreign_sidecars(tmp_path):
     write_records(
         tmp_path / "set",
         "set",
-        {"train": [Record(id="c", image=b"", captions=[], qa=[], group="", extra="")]},
+        {"train": [Record(id="c", images=[], captions=[], qa=[], group="", extra="")]},
     )
     with pytest.raises(ValueError, match="is no sidecar"):
         open_sidecar(tmp_path / "set", "train")

@@ -24,6 +24,7 @@ def foreign(tmp_path_factory):
         {
             "picture": tfds.features.Image(),
             "depth": tfds.features.Image(shape=(None, None, 1)),
+            "frames": tfds.features.Sequence(tfds.features.Image()),
             "key": np.int64,
             "label": tfds.features.ClassLabel(names=["cat", "dog"]),
             "captions": tfds.features.Sequence({"text": tfds.features.Text(), "author": np.int64}),
@@ -33,6 +34,7 @@ def foreign(tmp_path_factory):
     example = {
         "picture": encode((1, 2, 3)),
         "depth": encode(4, mode="L"),
+        "frames": [encode((5, 6, 7)), encode((8, 9, 0))],
         "key": 17,
         "label": 1,
         "captions": [{"text": "a ü", "author": 1}, {"text": "b", "author": 2}],
@@ -46,7 +48,7 @@ def test_any_tfds_dataset_opens_as_records(foreign):
     options = {"image_field": "picture", "id_field": "key"}
     (record,) = open_tfds(foreign, "train", text_field="captions/text", **options)
     extra = json.loads(record.pop("extra"))
-    expected = {"id": "17", "image": encode((1, 2, 3)), "captions": ["a ü", "b"], "qa": [], "group": "17"}
+    expected = {"id": "17", "images": [encode((1, 2, 3))], "captions": ["a ü", "b"], "qa": [], "group": "17"}
     assert record == expected
     assert extra == {"label": "dog", "score": 0.5, "captions": {"author": [1, 2], "text": ["a ü", "b"]}}
 
@@ -55,6 +57,11 @@ def test_class_labels_become_captions_and_ids_default_to_places(foreign):
     (record,) = open_tfds(foreign, "train", image_field="picture", text_field="label")
     assert record["captions"] == ["dog"]
     assert record["id"] == record["group"] == "train:0"
+
+
+def test_a_sequence_of_images_gives_several(foreign):
+    (record,) = open_tfds(foreign, "train", image_field="frames", text_field="label")
+    assert record["images"] == [encode((5, 6, 7)), encode((8, 9, 0))]
 
 
 def test_foreign_fields_are_checked(foreign):

@@ -19,8 +19,8 @@ def fill_accuracy(
     Returns:
         `all`, every kind, and `parsed`, the share of well-formed completions.
     """
-    prompts = [evaluator.wording.fill_prompt(item.masked) for item in items]
-    completions = evaluator.generate(params, [item.image for item in items], prompts, condition)
+    prompts = [evaluator.wording.fill_prompt(item.masked, len(item.images)) for item in items]
+    completions = evaluator.generate(params, [item.images for item in items], prompts, condition)
     return _completions_right(completions, [item.answer for item in items], [item.kind for item in items])
 
 
@@ -32,9 +32,8 @@ def cloze_accuracy(evaluator: Evaluator, params, items: Sequence[ClozeItem]) -> 
         where that is wrong.
     """
     statements = [[item.cloze.replace("[MASK]", c) + EOS for c in item.candidates] for item in items]
-    scores = evaluator.log_likelihoods(
-        params, [item.image for item in items], [evaluator.wording.caption] * len(items), statements
-    )
+    images, prompts = [[item.image] for item in items], [evaluator.wording.caption_prompt()] * len(items)
+    scores = evaluator.log_likelihoods(params, images, prompts, statements)
     chosen = [item.candidates[int(np.argmax(score))] for item, score in zip(items, scores, strict=True)]
     right = [float(choice == item.answer) for choice, item in zip(chosen, items, strict=True)]
     misled = [
@@ -84,7 +83,7 @@ def binomial_ci95(share: float, count: int) -> float:
 
 def _ask(evaluator: Evaluator, params, items: Sequence[ClozeItem], condition: ImageCondition) -> list[str]:
     prompts = [evaluator.wording.question_prompt(item.question) for item in items]
-    return evaluator.generate(params, [item.image for item in items], prompts, condition)
+    return evaluator.generate(params, [[item.image] for item in items], prompts, condition)
 
 
 def _completions_right(

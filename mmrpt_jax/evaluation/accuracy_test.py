@@ -14,11 +14,11 @@ from mmrpt_jax.evaluation.items import ClozeItem, FillItem
 # Images that tell which item they belong to.
 IMAGES = [np.full((2, 2, 3), i, np.uint8) for i in range(5)]
 FILL = [
-    FillItem(IMAGES[0], "a [MASK] circle", "red", "color"),
-    FillItem(IMAGES[1], "a [MASK] square", "blue", "color"),
-    FillItem(IMAGES[2], "a red [MASK]", "circle", "shape"),
-    FillItem(IMAGES[3], "a [MASK] triangle", "big", "size"),
-    FillItem(IMAGES[4], "two [MASK]", "the squares", "shape"),
+    FillItem([IMAGES[0]], "a [MASK] circle", "red", "color"),
+    FillItem([IMAGES[1]], "a [MASK] square", "blue", "color"),
+    FillItem([IMAGES[2]], "a red [MASK]", "circle", "shape"),
+    FillItem([IMAGES[3]], "a [MASK] triangle", "big", "size"),
+    FillItem([IMAGES[4]], "two [MASK]", "the squares", "shape"),
 ]
 COLORS = ("red", "blue", "green")
 
@@ -46,11 +46,11 @@ class FakeEvaluator:
         self.answers, self.asked = answers, None
 
     def generate(self, params, images, prompts, condition="right"):
-        self.asked = [int(image[0, 0, 0]) for image in images], list(prompts), condition
+        self.asked = [int(image[0, 0, 0]) for (image,) in images], list(prompts), condition
         return self.answers
 
     def log_likelihoods(self, params, images, prompts, candidates, condition="right"):
-        self.asked = [int(image[0, 0, 0]) for image in images], list(prompts), candidates
+        self.asked = [int(image[0, 0, 0]) for (image,) in images], list(prompts), candidates
         return [np.array(scores) for scores in self.answers]
 
 

@@ -1,6 +1,7 @@
 """Compiled evaluation of any parameters of one model: greedy answers and candidate likelihoods."""
 
 import dataclasses
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
@@ -9,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from mmrpt_jax.data.processor import Processor
+from mmrpt_jax.data.processor import Pixels, Processor
 from mmrpt_jax.data.prompts import Wording, encode_branches
+from mmrpt_jax.masking import GREY
 from mmrpt_jax.models.config import VLMConfig
 from mmrpt_jax.models.forward import forward
 from mmrpt_jax.models.vlm import BranchTokens, PromptTokens
@@ -63,7 +65,7 @@ class Evaluator:
     def generate(
         self,
         params,
-        images: Sequence[np.ndarray],
+        images: Sequence[Sequence[Pixels]],
         prompts: Sequence[str],
         condition: ImageCondition = "right",
     ) -> list[str]:
@@ -71,9 +73,9 @@ class Evaluator:
 
         Args:
             params: the policy.
-            images: one per prompt.
-            prompts: text with one image placeholder.
-            condition: the prompt's own image, another prompt's, or none.
+            images: those of each prompt.
+            prompts: texts with as many image placeholders.
+            condition: the prompt's own images, another prompt's (see `swap_images`), or none.
         """
         completions = []
         for rows, batch, prompt in self._batches(images, prompts, condition):
@@ -85,17 +87,17 @@ class Evaluator:
     def log_likelihoods(
         self,
         params,
-        images: Sequence[np.ndarray],
+        images: Sequence[Sequence[Pixels]],
         prompts: Sequence[str],
         candidates: Sequence[Sequence[str]],
         condition: ImageCondition = "right",
     ) -> list[Float[np.ndarray, "candidates"]]:
-        """log p(candidate | image, prompt) in nats, summed over the candidate's tokens.
+        """log p(candidate | images, prompt) in nats, summed over the candidate's tokens.
 
         Args:
             params: the policy.
-            images: one per prompt.
-            prompts: text with one image placeholder.
+            images: those of each prompt.
+            prompts: texts with as many image placeholders.
             candidates: texts per prompt, in any number; shorter lists are padded to the longest of all.
             condition: as in `generate`.
         """
@@ -113,14 +115,40 @@ class Evaluator:
         return scores
 
     def _batches(
-        self, images: Sequence[np.ndarray], prompts: Sequence[str], condition: ImageCondition
+        self, images: Sequence[Sequence[Pixels]], prompts: Sequence[str], condition: ImageCondition
     ) -> Iterator[tuple[int, Any, PromptTokens]]:
         if condition == "swapped":
-            images = [*images[1:], images[0]]
+            images = swap_images(images, lambda i, sizes: self.processor.fits(prompts[i], *sizes))
         for start in range(0, len(prompts), self.batch_size):
             chosen = [min(i, len(prompts) - 1) for i in range(start, start + self.batch_size)]
-            views = [self.processor.view(images[i]) for i in chosen]
+            views = [self.processor.view(*images[i]) for i in chosen]
             batch, prompt = self.processor.inputs([prompts[i] for i in chosen], views)
             if condition == "none":
                 prompt = hide_images(prompt, np.ones(self.batch_size, bool))
             yield min(self.batch_size, len(prompts) - start), *self.place((batch, prompt))
+
+
+def swap_images(
+    images: Sequence[Sequence[Pixels]], fits: Callable[[int, list[tuple[int, int]]], bool]
+) -> list[Sequence[Pixels]]:
+    """Gives each prompt the images of the next one, round the end, that has as many of sizes that fit.
+
+    Where there is no such other prompt, its images become grey: with "swapped" images no prompt sees its own.
+
+    Args:
+        images: those of each prompt.
+        fits: (number of a prompt, sizes of images) -> whether it has room for them.
+    """
+    alike: dict[int, list[int]] = defaultdict(list)
+    for place, own in enumerate(images):
+        alike[len(own)].append(place)
+
+    def swapped(place: int) -> Sequence[Pixels]:
+        same, own = alike[len(images[place])], images[place]
+        turn = same.index(place)
+        for other in (*same[turn + 1 :], *same[:turn]):
+            if fits(place, [image.shape[:2] for image in images[other]]):
+                return images[other]
+        return [np.full_like(image, GREY) for image in own]
+
+    return [swapped(place) for place in range(len(images))]

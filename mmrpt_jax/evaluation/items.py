@@ -1,6 +1,6 @@
 """Test items, made without any model: hidden spans and cloze questions of a world, hidden words of a dataset."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -17,9 +17,9 @@ Context = Literal["bidirectional", "left_only"]
 
 
 class FillItem(NamedTuple):
-    """A caption with one hidden span; `kind` names what is hidden (color, shape, ..., word)."""
+    """A caption of images with one hidden span; `kind` names what is hidden (color, shape, ..., word)."""
 
-    image: UInt8[np.ndarray, "h w 3"]
+    images: Sequence[UInt8[np.ndarray, "h w 3"]]
     masked: str
     answer: str
     kind: str
@@ -59,7 +59,7 @@ def scene_fill_items(
             masked = apply_mask(
                 caption.text, [(first, last)], mask_token=MASK, context=context, offsets=offsets
             )
-            items.append(FillItem(render(scene), masked.masked_text, masked.answers[0], kind))
+            items.append(FillItem([render(scene)], masked.masked_text, masked.answers[0], kind))
         index += 1
     return items
 
@@ -85,8 +85,8 @@ def record_fill_item(
     index: int,
     context: Context = "bidirectional",
 ) -> FillItem | None:
-    """The record's first caption with one random content word hidden; None if it has none to hide."""
-    if not record["captions"]:
+    """The record's first caption with one random content word hidden; None if it has none to hide, or no image."""
+    if not record["captions"] or not record["images"]:
         return None
     text = escape_placeholders(record["captions"][0])
     words = [text[start:end] for start, end in word_spans(text)]
@@ -94,7 +94,8 @@ def record_fill_item(
     if not spans:
         return None
     masked = apply_mask(text, spans, mask_token=MASK, context=context)
-    return FillItem(decode_image(record["image"]), masked.masked_text, masked.answers[0], "word")
+    images = [decode_image(image) for image in record["images"]]
+    return FillItem(images, masked.masked_text, masked.answers[0], "word")
 
 
 def _word_offsets(text: str) -> list[tuple[int, int]]:

@@ -19,7 +19,7 @@ def test_fill_items_hide_one_attribute_of_a_true_caption(world):
         assert item.masked.count("[MASK]") == 1
         # What is hidden makes the caption whole again, and the image is of that caption's scene.
         scene = captions[item.masked.replace("[MASK]", item.answer)]
-        np.testing.assert_array_equal(item.image, render(scene))
+        np.testing.assert_array_equal(item.images, [render(scene)])
     assert len({item.kind for item in items}) > 2
 
 
@@ -52,7 +52,7 @@ def test_items_are_the_same_every_time_and_differ_between_streams():
 def record_of(*captions):
     file = io.BytesIO()
     Image.new("RGB", (40, 20), (255, 0, 0)).save(file, "PNG")
-    return {"id": "a", "image": file.getvalue(), "captions": list(captions)}
+    return {"id": "a", "images": [file.getvalue()], "captions": list(captions)}
 
 
 def hide(record, index=0, **options):
@@ -67,11 +67,14 @@ def test_a_record_hides_one_content_word():
         # The placeholder in the caption was escaped.
         assert item.masked.replace("[MASK]", item.answer) == "There is a tall < image> tower of the old town."
         assert item.kind == "word"
-        np.testing.assert_array_equal(item.image, np.full((20, 40, 3), (255, 0, 0)))
+        np.testing.assert_array_equal(item.images, np.full((1, 20, 40, 3), (255, 0, 0)))
     left = hide(record, 1, context="left_only")
     assert items[1].masked.startswith(left.masked) and left.masked.endswith("[MASK]")
 
 
-@pytest.mark.parametrize("record", [record_of(), record_of("it is what it is ."), record_of("")])
+@pytest.mark.parametrize(
+    "record",
+    [record_of(), record_of("it is what it is ."), record_of(""), record_of("an old tower") | {"images": []}],
+)
 def test_a_record_with_nothing_to_hide_is_no_item(record):
     assert hide(record) is None

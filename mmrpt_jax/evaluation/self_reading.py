@@ -34,7 +34,7 @@ def cycle_agreement(
     """
     pairs = [(prompt, image) for prompt, group in zip(prompts, images, strict=True) for image in group]
     captions = captioner.generate(
-        params, [image for _, image in pairs], [captioner.wording.caption] * len(pairs)
+        params, [[image] for _, image in pairs], [captioner.wording.caption_prompt()] * len(pairs)
     )
     agreements = [
         clause_agreement(clauses_of_caption(caption), prompt.clauses)
@@ -66,7 +66,7 @@ def verdict_agreement(
     for prompt, group in zip(prompts, images, strict=True):
         for image in group:
             questions = list(presence_questions(prompt, read(image)))
-            seen += [image] * len(questions)
+            seen += [[image]] * len(questions)
             asked += questions
     texts = evaluator.generate(params, seen, [evaluator.wording.question_prompt(q.question) for q in asked])
     replies = [parse_completion(text) for text in texts]

@@ -16,43 +16,44 @@ VERDICTS = ("true", "false")
 
 
 class StatementGroup(NamedTuple):
-    """A statement, the views that it is judged on, and whether it is "true" or "false"."""
+    """A statement, the images of every view that it is judged on, and whether it is "true" or "false"."""
 
     statement: str
-    images: list[Pixels]
+    views: list[list[Pixels]]
     label: str
 
 
 def statement_groups(
     records: Sequence[Mapping[str, Any]],
-    fits: Callable[[str, Pixels], bool] = lambda question, image: True,
+    fits: Callable[[str, Sequence[Pixels]], bool] = lambda question, images: True,
 ) -> list[StatementGroup]:
     """Collects records of one `group` and question, whose answers are "true" or "false", in order of appearance.
 
     Args:
         records: with their `qa`.
-        fits: whether a question can be asked of an image at all; statements that cannot are left out.
+        fits: whether a question can be asked of images at all; statements that cannot are left out.
     """
     found: dict[tuple[str, str, str], list] = defaultdict(list)
     for index in range(len(records)):
         record = records[index]
         asked = [qa for qa in record["qa"] if qa["answer"] in VERDICTS]
-        image = decode_image(record["image"]) if asked else None
+        images = [decode_image(image) for image in record["images"]] if asked else []
         for qa in asked:
-            if fits(escape_placeholders(qa["question"]), image):
-                found[record["group"], qa["question"], qa["answer"]].append(image)
-    return [StatementGroup(escape_placeholders(q), images, label) for (_, q, label), images in found.items()]
+            if fits(escape_placeholders(qa["question"]), images):
+                found[record["group"], qa["question"], qa["answer"]].append(images)
+    return [StatementGroup(escape_placeholders(q), views, label) for (_, q, label), views in found.items()]
 
 
 def statement_accuracy(
     evaluator: Evaluator, params, groups: Sequence[StatementGroup], condition: ImageCondition = "right"
 ) -> float:
     """Share of statements judged rightly: log p("true") − log p("false"), averaged over the views, against 0."""
-    images = [image for group in groups for image in group.images]
-    prompts = [evaluator.wording.question_prompt(group.statement) for group in groups for _ in group.images]
+    asked = [(group.statement, images) for group in groups for images in group.views]
+    images = [images for _, images in asked]
+    prompts = [evaluator.wording.question_prompt(statement, len(images)) for statement, images in asked]
     verdicts = [[answer_text(verdict) for verdict in VERDICTS]] * len(prompts)
     scores = np.array(evaluator.log_likelihoods(params, images, prompts, verdicts, condition))
-    ends = np.cumsum([len(group.images) for group in groups])
+    ends = np.cumsum([len(group.views) for group in groups])
     margins = [part.mean() for part in np.split(scores[:, 0] - scores[:, 1], ends[:-1])]
     judged = [VERDICTS[0] if margin > 0 else VERDICTS[1] for margin in margins]
     return float(np.mean([verdict == group.label for verdict, group in zip(judged, groups, strict=True)]))

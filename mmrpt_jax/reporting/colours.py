@@ -38,7 +38,12 @@ def normalise(scores: Float[np.ndarray, "*E"]) -> tuple[Float[np.ndarray, "*E"],
     if np.isnan(scores).all() or np.isinf(scores).any():
         raise ValueError("overlay: scores must hold at least one finite number and none that is infinite")
     low, high = float(np.nanmin(scores)), float(np.nanmax(scores))
-    return (scores - low) / (high - low if high > low else 1.0), low, high
+    return rescale(scores, low, high), low, high
+
+
+def rescale(scores: Float[np.ndarray, "*E"], low: float, high: float) -> Float[np.ndarray, "*E"]:
+    """Levels of scores on the scale from `low` (level 0) to `high` (level 1); level 0 where the two are equal."""
+    return (np.asarray(scores, np.float64) - low) / (high - low if high > low else 1.0)
 
 
 def lightness(rgb: UInt8[np.ndarray, "*E 3"]) -> Float[np.ndarray, "*E"]:

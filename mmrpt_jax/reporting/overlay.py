@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw
 
-from mmrpt_jax.reporting.colours import dependency_colours, lightness, normalise
+from mmrpt_jax.reporting.colours import dependency_colours, lightness, normalise, rescale
 from mmrpt_jax.reporting.lettering import INK, QUIET, font
 
 PANEL, MARGIN, GAP, LINE_GAP = 560, 44, 12, 18
@@ -30,8 +30,8 @@ class Box(NamedTuple):
 
 
 def dependency_overlay(
-    image: UInt8[np.ndarray, "h w 3"],
-    patch_heat: Float[np.ndarray, "gh gw"],
+    images: Sequence[UInt8[np.ndarray, "h w 3"]],
+    patch_heats: Sequence[Float[np.ndarray, "rows columns"]],
     words: Sequence[str],
     word_scores: Float[np.ndarray, " words"],
     masked_word_indices: Collection[int],
@@ -39,26 +39,31 @@ def dependency_overlay(
     patch_label: str = "attention received per patch",
     word_label: str = "visual dependency of each word",
 ) -> Image.Image:
-    """Draws the image, the image under its patch heat map, and the caption with every word on its colour.
+    """Draws the images, the images under their patch heat maps, and the caption with every word on its colour.
 
-    Both scales run from the smallest to the largest value shown; their ends are printed beside them. Masked
-    words are outlined, neighbours together.
+    Both scales run from the smallest to the largest value shown, that of patches over all images; their ends are
+    printed beside them. Masked words are outlined, neighbours together.
 
     Args:
-        image: sRGB.
-        patch_heat: a score per patch, in rows; the grid covers the image.
+        images: sRGB, one or more; they stand in a row.
+        patch_heats: of each image a score per patch, in rows; the grid covers the image.
         words: the caption's words in order, as they are to be shown.
         word_scores: a score per word; NaN for a word that was not scored, drawn on grey.
         masked_word_indices: indices into `words` of the span or spans that were cut out.
-        patch_label: what `patch_heat` is.
+        patch_label: what `patch_heats` are.
         word_label: what `word_scores` are.
 
     Returns:
         An RGB picture about 1,200 pixels wide.
 
     Raises:
-        ValueError: lengths disagree, an index lies outside the caption, or scores hold no finite number.
+        ValueError: lengths disagree, there is no image, an index lies outside the caption, or scores hold no finite
+            number.
     """
+    if not 0 < len(images) == len(patch_heats):
+        raise ValueError(
+            f"overlay: {len(images)} images but {len(patch_heats)} heat maps; give one per image, one at least"
+        )
     if len(word_scores) != len(words):
         raise ValueError(
             f"overlay: {len(words)} words but {len(word_scores)} scores; give one score per word"
@@ -67,23 +72,25 @@ def dependency_overlay(
         raise ValueError(
             f"overlay: masked words {sorted(masked_word_indices)} lie outside 0..{len(words) - 1}"
         )
-    heat, *heat_range = normalise(patch_heat)
+    _, *heat_range = normalise(np.concatenate([np.ravel(heat) for heat in patch_heats]))
     levels, *word_range = normalise(word_scores)
 
-    height = round(PANEL * image.shape[0] / image.shape[1])
-    original = Image.fromarray(image).resize((PANEL, height), Image.Resampling.BICUBIC)
+    originals = scale_to_row(images, PANEL)
     right = MARGIN + PANEL + MARGIN
     panels_top = MARGIN + LABEL_SIZE + GAP
-    legend_top = panels_top + height + GAP
+    legend_top = panels_top + originals[0].height + GAP
     caption_top = legend_top + LABEL_SIZE + MARGIN
     boxes = layout_words(words, left=MARGIN, top=caption_top, width=2 * PANEL + MARGIN)
     footer_top = boxes[-1].bottom + MARGIN
 
     canvas = Image.new("RGB", (right + PANEL + MARGIN, footer_top + LABEL_SIZE + MARGIN), "white")
     draw = ImageDraw.Draw(canvas)
-    canvas.paste(original, (MARGIN, panels_top))
-    canvas.paste(heat_panel(original, heat), (right, panels_top))
-    for left, label in ((MARGIN, "image"), (right, patch_label)):
+    offset = 0
+    for original, heat in zip(originals, patch_heats, strict=True):
+        canvas.paste(original, (MARGIN + offset, panels_top))
+        canvas.paste(heat_panel(original, rescale(heat, *heat_range)), (right + offset, panels_top))
+        offset += original.width + GAP
+    for left, label in ((MARGIN, "image" if len(images) == 1 else "images"), (right, patch_label)):
         draw.text((left, MARGIN), label, QUIET, font(LABEL_SIZE))
     _draw_scale(draw, right, legend_top, *heat_range)
     _draw_words(draw, words, levels, boxes)
@@ -91,6 +98,17 @@ def dependency_overlay(
         draw.rounded_rectangle(box, radius=10, outline=OUTLINE, width=4)
     _draw_footer(draw, footer_top, word_label, word_range, bool(masked_word_indices))
     return canvas
+
+
+def scale_to_row(images: Sequence[UInt8[np.ndarray, "h w 3"]], width: int) -> list[Image.Image]:
+    """The images in one height, so that beside each other, with gaps between, they are about `width` pixels wide."""
+    shapes = [image.shape[1] / image.shape[0] for image in images]
+    height = (width - GAP * (len(images) - 1)) / sum(shapes)
+    sizes = [(max(1, round(height * shape)), max(1, round(height))) for shape in shapes]
+    return [
+        Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)
+        for image, size in zip(images, sizes, strict=True)
+    ]
 
 
 def heat_panel(image: Image.Image, levels: Float[np.ndarray, "gh gw"]) -> Image.Image:

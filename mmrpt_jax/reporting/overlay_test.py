@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmrpt_jax.reporting.colours import dependency_colours
 from mmrpt_jax.reporting.overlay import (
     OUTLINE,
     UNSCORED,
@@ -27,8 +28,8 @@ def colours_of(picture):
 
 def overlay(**changes):
     given = {
-        "image": WHITE_IMAGE,
-        "patch_heat": HEAT,
+        "images": [WHITE_IMAGE],
+        "patch_heats": [HEAT],
         "words": WORDS,
         "word_scores": np.array([0.1, 0.9, 0.5, 0.2]),
     }
@@ -82,10 +83,24 @@ def test_overlay_shows_panels_words_and_outline():
     assert OUTLINE not in unmasked
 
 
+def test_several_images_stand_beside_each_other_on_one_scale():
+    wide = np.full((8, 16, 3), 255, np.uint8)
+    picture = overlay(
+        images=[WHITE_IMAGE, wide], patch_heats=[np.array([[0.5, 0.5]]), np.array([[0.0, 1.0]])]
+    )
+    assert picture.width == overlay().width
+    # A panel of 560 pixels holds a square of 183, a gap of 12, and twice the square; the second panel begins at 648.
+    row, left = 150, 648
+    assert [picture.getpixel((44 + x, row)) for x in (90, 188, 400)] == [(255, 255, 255)] * 3
+    halfway = tuple(dependency_colours(0.5).tolist())
+    assert [picture.getpixel((left + x, row)) for x in (10, 170)] == [halfway] * 2
+    assert [picture.getpixel((left + x, row)) for x in (250, 500)] == [LOWEST, HIGHEST]
+
+
 def test_word_background_follows_its_score():
     flat = np.zeros((2, 2))
-    one_high = colours_of(overlay(patch_heat=flat))[HIGHEST]
-    three_high = colours_of(overlay(patch_heat=flat, word_scores=np.array([0.1, 0.9, 0.9, 0.9])))[HIGHEST]
+    one_high = colours_of(overlay(patch_heats=[flat]))[HIGHEST]
+    three_high = colours_of(overlay(patch_heats=[flat], word_scores=np.array([0.1, 0.9, 0.9, 0.9])))[HIGHEST]
     assert three_high > 2 * one_high
     assert UNSCORED not in colours_of(overlay())
     assert UNSCORED in colours_of(overlay(word_scores=np.array([np.nan, 0.9, 0.5, 0.2])))
@@ -94,7 +109,7 @@ def test_word_background_follows_its_score():
 def test_long_captions_make_a_taller_picture_and_wide_images_a_shorter_one():
     longer = overlay(words=WORDS * 20, word_scores=np.arange(80.0))
     assert longer.width == overlay().width
-    assert longer.height > overlay().height > overlay(image=WHITE_IMAGE[:4]).height
+    assert longer.height > overlay().height > overlay(images=[WHITE_IMAGE[:4]]).height
 
 
 @pytest.mark.parametrize(
@@ -102,7 +117,9 @@ def test_long_captions_make_a_taller_picture_and_wide_images_a_shorter_one():
     [
         ({"word_scores": np.zeros(3)}, "4 words but 3 scores"),
         ({"masked_word_indices": [4]}, r"\[4\] lie outside 0\.\.3"),
-        ({"patch_heat": np.full((2, 2), np.nan)}, "at least one finite"),
+        ({"patch_heats": [np.full((2, 2), np.nan)]}, "at least one finite"),
+        ({"patch_heats": []}, "1 images but 0 heat maps"),
+        ({"images": [], "patch_heats": []}, "0 images but 0 heat maps"),
     ],
 )
 def test_bad_input_is_refused(changes, message):

@@ -12,17 +12,17 @@ from mmrpt_jax.training.supervised import SupervisedBatch
 
 
 def caption_batches(run: Run, suffix: str) -> Callable[[int], Iterator[SupervisedBatch]]:
-    """Images with some of their captions; a share of the images is hidden: the model also learns to be blind."""
+    """Images with some of their captions; a share of the prompts hides them: the model also learns to be blind."""
     cfg, data = run.config.caption, run.config.data
     source = run.source(captions=cfg.captions_per_image, size=data.caption_records)
 
     def build(batch: dict) -> SupervisedBatch:
-        count = len(batch["view"])
+        views = batch["view"]
         texts = [[f"{caption}{EOS}" for caption in captions] for captions in batch["captions"]]
         built = SupervisedBatch(
-            *run.processor.inputs([run.wording.caption] * count, batch["view"]),
+            *run.processor.inputs(run.caption_prompts(views), views),
             encode_branches(run.tokenizer, texts, lengths=data.caption_lengths),
-            np.arange(count) < round(cfg.image_dropout * count),
+            np.arange(len(views)) < round(cfg.image_dropout * len(views)),
         )
         return run.place(built)
 

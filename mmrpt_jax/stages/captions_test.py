@@ -10,7 +10,7 @@ from mmrpt_jax.assets import SCENES_TOKENIZER
 from mmrpt_jax.data.images import decode_image
 from mmrpt_jax.data.prompts import Wording
 from mmrpt_jax.data.scene_source import SceneSource
-from mmrpt_jax.data.tokenizer import load_tokenizer
+from mmrpt_jax.data.tokenizer import EOS, load_tokenizer
 from mmrpt_jax.models import TransformerConfig, VisionConfig, VLMConfig
 from mmrpt_jax.models.sharding import make_mesh
 from mmrpt_jax.stages.captions import caption_batches
@@ -44,7 +44,7 @@ def decoded(run, ids, valid):
 
 def test_captions_are_those_of_their_image(run):
     source = SceneSource("biased", split="train", stream=1, size=SCENES, captions=2)
-    captions = {decode_image(record["image"]).tobytes(): record["captions"] for record in source}
+    captions = {decode_image(*record["images"]).tobytes(): record["captions"] for record in source}
     assert len(captions) == SCENES
     seen = []
     for batch in take(run, 3):
@@ -58,6 +58,20 @@ def test_captions_are_those_of_their_image(run):
         # A quarter of the images is hidden.
         assert batch.blind.sum() == 2
     assert sorted(seen) == sorted(captions)
+
+
+def test_prompts_have_a_place_for_every_image(run, monkeypatch):
+    scenes = SceneSource("biased", split="train", size=8)
+    images = [image for record in scenes for image in record["images"]]
+    source = [record | {"images": images[: i % 3], "captions": [str(i)]} for i, record in enumerate(scenes)]
+    monkeypatch.setattr(Run, "source", lambda *_, **__: source)
+    run.config.caption.captions_per_image = 1
+    (batch,) = take(run, 1)
+    assert batch.images.shape == (8, 2, 64, 64, 3)
+    for row, tokens in enumerate(batch.prompt.image_slots.sum(axis=1)):
+        (caption,) = decoded(run, batch.branches.ids[row], batch.branches.valid[row])
+        # An image has four visual tokens.
+        assert tokens == 4 * (int(caption.removesuffix(EOS)) % 3)
 
 
 def test_every_device_holds_its_share(run):

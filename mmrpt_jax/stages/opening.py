@@ -162,4 +162,4 @@ def _corpus(config: ConfigDict) -> Iterator[str]:
     for index in range(min(len(source), _TOKENIZER_CORPUS)):
         yield from source[index]["captions"]
         # The instructions' words are as frequent as captions are.
-        yield from (wording.caption, wording.fill_prompt(""))
+        yield from (wording.caption_prompt(), wording.fill_prompt(""))

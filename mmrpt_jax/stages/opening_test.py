@@ -25,7 +25,7 @@ def test_scenes_as_training_records():
     assert len(source) == 5 and len(source[0]["captions"]) == 2
     assert len(open_source(config, captions=1, size=7)) == 7
     config.seed = 2
-    assert open_source(config, captions=2)[0]["image"] != source[0]["image"]
+    assert open_source(config, captions=2)[0]["images"] != source[0]["images"]
 
 
 @pytest.mark.parametrize(

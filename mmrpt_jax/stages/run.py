@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from mmrpt_jax.data.damage import Damage, Note, ignore
 from mmrpt_jax.data.escape import escape_placeholders
-from mmrpt_jax.data.examples import AUGMENTATIONS, Pixels, SeeImage
+from mmrpt_jax.data.examples import AUGMENTATIONS, Pixels, SeeImages
 from mmrpt_jax.data.fitting import describe, keep_captions
 from mmrpt_jax.data.images import image_size
 from mmrpt_jax.data.pipeline import make_dataset, make_iterator
@@ -70,13 +70,22 @@ class Run:
         return Wording(**self.config.wording.to_dict())
 
     @property
-    def see(self) -> SeeImage:
-        """What the model sees of an encoded training image."""
-        return SeeImage(self.processor.view, AUGMENTATIONS[self.config.data.augment])
+    def see(self) -> SeeImages:
+        """What the model sees of the encoded images of a training record."""
+        return SeeImages(self.processor.view, AUGMENTATIONS[self.config.data.augment])
 
     def views(self, images: Iterable[Pixels]) -> list[Any]:
         """What the model sees of prompts of one image each."""
         return [self.processor.view(image) for image in images]
+
+    def caption_prompts(self, views: Iterable[Any]) -> list[str]:
+        """Prompts behind which captions stand, with room for the images of their views."""
+        return [self.wording.caption_prompt(self.processor.count_images(view)) for view in views]
+
+    def fill_prompts(self, masked: Iterable[str], views: Iterable[Any]) -> list[str]:
+        """Prompts that ask for the hidden spans of masked captions, with room for the images of their views."""
+        counts = map(self.processor.count_images, views)
+        return [self.wording.fill_prompt(*prompt) for prompt in zip(masked, counts, strict=True)]
 
     @functools.cached_property
     def coder(self) -> Autoencoder:
@@ -99,13 +108,13 @@ class Run:
         longest = max(self.config.data.caption_lengths)
 
         def misfit(record: Record, caption: str) -> str | None:
-            text, size = escape_placeholders(caption), image_size(record["image"])
-            if not self.processor.fits(self.wording.caption, *size):
+            text, sizes = escape_placeholders(caption), [image_size(image) for image in record["images"]]
+            if not self.processor.fits(self.wording.caption_prompt(len(sizes)), *sizes):
                 return "captions of images that config.data.patch_counts or config.data.prompt_lengths do not hold"
             # The longest prompt made of a caption shows all of it but one word, and a blank.
-            masked = self.wording.fill_prompt(f"{text} {MASK}")
+            masked = self.wording.fill_prompt(f"{text} {MASK}", len(sizes))
             short = len(self.tokenizer.encode(f"{text}{EOS}").ids) <= longest
-            fits = short and self.processor.fits(masked, *size)
+            fits = short and self.processor.fits(masked, *sizes)
             return None if fits else "captions too long for config.data's lengths"
 
         try:

@@ -42,7 +42,7 @@ def batch(config, tiny_tokenizer, images):
         Wording().drawing_prompt(text)
         for text in ("a red circle .", "two green triangles .", "", "a blue square .")
     ]
-    prompt = encode_prompts(tiny_tokenizer, texts, image_tokens=0, images_per_prompt=0, lengths=(40,))
+    prompt = encode_prompts(tiny_tokenizer, texts, image_tokens=0, images=0, lengths=(40,))
     clean = encode_tokens(CODER, images, config.latent)
     return DrawingBatch(prompt, clean, np.float32([[1, 1], [1, 0], [2, 1], [0, 0.5]]), SEEDS)
 

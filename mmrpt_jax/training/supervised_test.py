@@ -56,6 +56,24 @@ def assert_same(found, expected):
         np.testing.assert_allclose(metrics[name], expected_metrics[name], rtol=1e-5)
 
 
+def test_prompts_of_any_number_of_images_score_as_each_alone(
+    tiny_forward, tiny_params, tiny_processor, tiny_images
+):
+    pictures = [tiny_images[0, 0]], [], [tiny_images[1, 0], tiny_images[2, 0]]
+
+    def scored(*rows):
+        prompts = [Wording().caption_prompt(len(pictures[row])) for row in rows]
+        inputs = tiny_processor.inputs(prompts, [tiny_processor.view(*pictures[row]) for row in rows])
+        texts = [[" ".join(WORDS[row:]) + EOS] for row in rows]
+        branches = encode_branches(tiny_processor.tokenizer, texts, lengths=(12,))
+        logprobs = tiny_forward(tiny_params, *inputs, branches).logprobs
+        return [np.asarray(row)[valid] for row, valid in zip(logprobs, branches.valid, strict=True)]
+
+    together, alone = scored(0, 1, 2), [*scored(0, 1), *scored(2)]
+    for row, expected in zip(together, alone, strict=True):
+        np.testing.assert_allclose(row, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_loss_is_the_mean_over_all_tokens(tiny_forward, tiny_params, batch, reference):
     # What a blind row may see, by hand: everything but its image.
     visible = batch.prompt.valid & ~(batch.prompt.image_slots & BLIND[:, None])

@@ -121,7 +121,7 @@ def _states(run: Run, examiner: Examiner, params: Any) -> Float[np.ndarray, "N D
     images, size = [source[index]["image"] for index in range(_STATES)], run.config.evaluate.batch_size
     # The last batch is filled up.
     images += images[:1] * (-_STATES % size)
-    asked = [run.wording.caption] * size
+    asked = [run.wording.caption_prompt()] * size
     parts = [images[start : start + size] for start in range(0, _STATES, size)]
     batches = (run.place(run.processor.inputs(asked, run.views(part))) for part in parts)
     found = [examiner.states(params, *batch) for batch in batches]

@@ -105,7 +105,7 @@ def _likelihood(run: Run, judge: Any) -> Callable[[DrawingPrompts, np.ndarray], 
     def column(batch: DrawingPrompts, images: np.ndarray) -> dict[str, list[float]]:
         texts = [[f"{text}{EOS}"] for text in per_member(batch.texts, _group_size(batch, images))]
         branches = encode_branches(run.tokenizer, texts, lengths=run.config.data.drawing_lengths)
-        inputs = run.processor.inputs([run.wording.caption] * len(images), run.views(images))
+        inputs = run.processor.inputs([run.wording.caption_prompt()] * len(images), run.views(images))
         logprobs = scored(judge, *run.place((*inputs, branches)))
         return {"prompt_likelihood": np.asarray(prompt_likelihood(logprobs, branches.valid))[:, 0].tolist()}
 
@@ -134,9 +134,9 @@ def _group_size(batch: DrawingPrompts, images: np.ndarray) -> int:
 
 def _flat(
     wording: Wording, images: np.ndarray, asked: list[list[str]]
-) -> tuple[list[np.ndarray], list[str], np.ndarray]:
+) -> tuple[list[list[np.ndarray]], list[str], np.ndarray]:
     """An image and a prompt per question, and where the questions of the next image begin."""
-    seen = [image for image, questions in zip(images, asked, strict=True) for _ in questions]
+    seen = [[image] for image, questions in zip(images, asked, strict=True) for _ in questions]
     prompts = [wording.question_prompt(question) for questions in asked for question in questions]
     return seen, prompts, np.cumsum([len(questions) for questions in asked])[:-1]
 

@@ -205,7 +205,7 @@ class Examined:
     def generate(self, judge, images, prompts):
         self.judges.append(judge)
         pairs = zip(images, prompts, strict=True)
-        return [self.reply.format(f"{image[0, 0, 0]} {prompt}") for image, prompt in pairs]
+        return [self.reply.format(f"{image[0, 0, 0]} {prompt}") for (image,), prompt in pairs]
 
     def log_likelihoods(self, judge, images, prompts, candidates):
         """log p(yes) - log p(no) is 0.1 per brightness of the image, and 1 more of a red thing."""
@@ -214,7 +214,7 @@ class Examined:
             ["<think></think><answer>yes</answer><eos>", "<think></think><answer>no</answer><eos>"]
         ] * len(prompts)
         pairs = zip(images, prompts, strict=True)
-        return [np.array([image[0, 0, 0] / 10 + ("red" in prompt) - 5.0, -5.0]) for image, prompt in pairs]
+        return [np.array([image[0, 0, 0] / 10 + ("red" in prompt) - 5.0, -5.0]) for (image,), prompt in pairs]
 
 
 def run_with(examined):

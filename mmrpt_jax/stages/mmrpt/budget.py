@@ -14,7 +14,7 @@ def policy_flops(config: ConfigDict, model: VLMConfig, records: int) -> float:
     """FLOP of a policy arm: format warm-up, rollouts, visual gain, reference, updates, refreshed masks.
 
     Every arm gets as much. `records` captions are scored when masks are refreshed. Not counted on any side: the first
-    scoring and masking, which arms share, and evaluation.
+    scoring and masking, which arms share, evaluation, and, for towers of one size, what sees a prompt's further images.
     """
     rl = config.rl
     group = {"prompts": rl.prompts_per_step, "group": rl.group_size, **_fill_shape(config)}

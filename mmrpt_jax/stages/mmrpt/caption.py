@@ -75,7 +75,7 @@ def infill_batches(run: Run, suffix: str) -> Callable[[int], Iterator[Supervised
     source = run.source(captions=1, size=data.caption_records)
 
     def build(batch: dict) -> SupervisedBatch:
-        prompts = [run.wording.fill_prompt(text) for text in batch["masked"]]
+        prompts = run.fill_prompts(batch["masked"], batch["view"])
         answers = [[completion("", answer)] for answer in batch["answer"]]
         built = SupervisedBatch(
             *run.processor.inputs(prompts, batch["view"]),

@@ -82,15 +82,20 @@ def _fill_sets(run: Run) -> dict[str, list[FillItem]]:
     options = {"seed": _STREAM, "context": context}
     found = (record_fill_item(source[int(i)], index=int(i), **options) for i in order)
     usable = (item for item in found if item and _can_fill(run, item))
-    return {cfg.split: list(itertools.islice(usable, cfg.fill_items))}
+    items = list(itertools.islice(usable, cfg.fill_items))
+    if not items:
+        run.log(f"   no hidden words are asked for: no record of {cfg.split} has an image and a word to hide")
+    return {cfg.split: items} if items else {}
 
 
 def _can_fill(run: Run, item: FillItem) -> bool:
-    return run.processor.fits(run.wording.fill_prompt(item.masked), *item.image.shape[:2])
+    prompt = run.wording.fill_prompt(item.masked, len(item.images))
+    return run.processor.fits(prompt, *(image.shape[:2] for image in item.images))
 
 
-def _can_ask(run: Run, question: str, image: Pixels) -> bool:
-    return run.processor.fits(run.wording.question_prompt(question), *image.shape[:2])
+def _can_ask(run: Run, question: str, images: Sequence[Pixels]) -> bool:
+    prompt = run.wording.question_prompt(question, len(images))
+    return run.processor.fits(prompt, *(image.shape[:2] for image in images))
 
 
 def _test_records(run: Run) -> MappedSource[Record]:

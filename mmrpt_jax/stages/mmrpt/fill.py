@@ -26,7 +26,7 @@ def supervised_batches(
     def build(batch: dict) -> SupervisedBatch:
         thoughts = batch["sentence"] if run.config.fill.think == "sentence" else [""] * len(batch["answer"])
         texts = [[completion(think, answer)] for think, answer in zip(thoughts, batch["answer"], strict=True)]
-        prompts = [run.wording.fill_prompt(text) for text in batch["masked"]]
+        prompts = run.fill_prompts(batch["masked"], batch["view"])
         built = SupervisedBatch(
             *_inputs(run, prompts, batch["view"], blank_images),
             encode_branches(run.tokenizer, texts, lengths=run.config.data.branch_lengths),
@@ -46,7 +46,7 @@ def prompt_batches(
         columns = {name: batch[name] for name in ("id", "answer", "sentence", "masked")} | known_gain(
             run, batch
         )
-        texts = [run.wording.fill_prompt(text) for text in batch["masked"]]
+        texts = run.fill_prompts(batch["masked"], batch["view"])
         images, prompt = run.place(_inputs(run, texts, batch["view"], blank_images))
         return PromptBatch(images, prompt, texts, columns)
 

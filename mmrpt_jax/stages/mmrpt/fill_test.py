@@ -30,11 +30,11 @@ def run(tmp_path, tiny_processor, tiny_model):
 def source():
     """Eight red records, the i-th with a mask over the i-th word."""
     words = ["a", "red", "circle", "is", "above", "the", "blue", "square"]
-    image = png(np.full((16, 16, 3), (200, 0, 0), np.uint8))
+    images = [png(np.full((16, 16, 3), (200, 0, 0), np.uint8))]
     return [
         {
             "id": str(i),
-            "image": image,
+            "images": images,
             "masked": [" ".join([*words[:i], "[MASK]", *words[i + 1 :]])],
             "answer": [words[i]],
             "sentence": [" ".join(words)],

@@ -1,7 +1,7 @@
 """Robustness under supervised fine-tuning: a small, biased question set, and what it does to the flipped world."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ def record_questions(run: Run) -> RandomAccess[dict[str, Any]]:
     """
     source = open_records(run.config.data.path, run.config.data.split)
     questions = [_first_question(source[index]) for index in range(len(source))]
-    kept = [i for i, found in enumerate(questions) if found and _fits(run, *found, source[i]["image"])]
+    kept = [i for i, found in enumerate(questions) if found and _fits(run, *found, source[i]["images"])]
     asked = sum(found is not None for found in questions)
     if not kept:
         raise ValueError(
@@ -40,7 +40,7 @@ def record_questions(run: Run) -> RandomAccess[dict[str, Any]]:
     def read(_: int, index: int) -> dict[str, Any]:
         record = source[index]
         question, reply = _first_question(record)
-        return {"image": decode_image(record["image"]), "question": question, "reply": reply}
+        return {"images": [*map(decode_image, record["images"])], "question": question, "reply": reply}
 
     return MappedSource(kept, read)
 
@@ -53,9 +53,10 @@ def _first_question(record: Record) -> tuple[str, str] | None:
     return escape_placeholders(first["question"]), escape_placeholders(first["answer"])
 
 
-def _fits(run: Run, question: str, reply: str, image: bytes) -> bool:
+def _fits(run: Run, question: str, reply: str, images: Sequence[bytes]) -> bool:
     short = len(run.tokenizer.encode(answer_text(reply)).ids) <= max(run.config.data.branch_lengths)
-    return short and run.processor.fits(run.wording.question_prompt(question), *image_size(image))
+    prompt = run.wording.question_prompt(question, len(images))
+    return short and run.processor.fits(prompt, *map(image_size, images))
 
 
 def finetune(run: Run, params: Any, name: str, directory: Path, *, blind: bool = False) -> Any:
@@ -74,7 +75,7 @@ def finetune(run: Run, params: Any, name: str, directory: Path, *, blind: bool =
         # Kept: the same parameters are tuned a second time, blind.
         new_state(params, optimizer, run.trains, keep=True),
         step,
-        _question_batches(run, blind),
+        question_batches(run, blind),
         steps=cfg.steps,
         stage=f"{name}_finetune",
         directory=directory / "checkpoints",
@@ -91,18 +92,21 @@ def _compiled_step(
     return compile_step(make_supervised_step(model, optimizer)), optimizer
 
 
-def _question_batches(run: Run, blind: bool) -> Callable[[int], Iterator[SupervisedBatch]]:
+def question_batches(run: Run, blind: bool) -> Callable[[int], Iterator[SupervisedBatch]]:
+    """Questions with their bare replies; if `blind`, behind hidden images."""
     cfg, data = run.config.finetune, run.config.data
     if data.kind == "scenes":
-        source: RandomAccess[Any] = QuestionSource(
-            data.world, split="finetune", stream=run.config.seed, size=cfg.questions
+        scenes = QuestionSource(data.world, split="finetune", stream=run.config.seed, size=cfg.questions)
+        source: RandomAccess[Any] = MappedSource(
+            scenes, lambda _, scene: scene | {"images": [scene["image"]]}
         )
     else:
         source = record_questions(run)
 
     def build(batch: dict) -> SupervisedBatch:
-        prompts = [run.wording.question_prompt(question) for question in batch["question"]]
-        inputs = run.processor.inputs(prompts, run.views(batch["image"]))
+        asked = zip(batch["question"], map(len, batch["images"]), strict=True)
+        prompts = [run.wording.question_prompt(*question) for question in asked]
+        inputs = run.processor.inputs(prompts, [run.processor.view(*images) for images in batch["images"]])
         replies = [[answer_text(reply)] for reply in batch["reply"]]
         branches = encode_branches(run.tokenizer, replies, lengths=data.branch_lengths)
         hidden = np.full(len(replies), blind)

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from mmrpt_jax.data.damage import Damage
 from mmrpt_jax.data.processor import FixedSizeProcessor
 from mmrpt_jax.data.prompts import Wording
 from mmrpt_jax.data.records import Record, write_records
 from mmrpt_jax.data.scene_source import png
-from mmrpt_jax.stages.mmrpt.finetune import record_questions
+from mmrpt_jax.stages.mmrpt.finetune import question_batches, record_questions
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def run(tmp_path, tiny_tokenizer):
     records = [
         Record(
             id=str(i),
-            image=image,
+            images=[image] * i,
             captions=[],
             qa=[{"question": question, "answer": answer} for question, answer in qa],
             group=str(i),
@@ -34,6 +35,9 @@ def run(tmp_path, tiny_tokenizer):
     log: list[str] = []
     return SimpleNamespace(
         config=config,
+        data_seed=lambda stream: 0,
+        damage=Damage(),
+        place=lambda batch: batch,
         processor=FixedSizeProcessor(tiny_tokenizer, 16, 16, 8, lengths=(30,)),
         wording=Wording(),
         tokenizer=tiny_tokenizer,
@@ -46,9 +50,28 @@ def test_the_first_question_of_records_that_have_one(run):
     source = record_questions(run)
     found = [(source[i]["question"], source[i]["reply"]) for i in range(len(source))]
     assert found == [("is it < image> ?", "true"), ("two ?", "false")]
-    assert source[0]["image"].shape == (8, 8, 3)
+    assert [[image.shape for image in source[i]["images"]] for i in range(2)] == [
+        [(8, 8, 3)],
+        [(8, 8, 3)] * 2,
+    ]
     # One question and one answer are too long.
     assert run.said == ["   left out: 2 questions too long for config.data's lengths"]
+
+
+def test_prompts_have_a_place_for_every_image(run):
+    run.config.data.kind, run.config.data.branch_lengths = "records", (64,)
+    run.config.finetune = {"batch_size": 3}
+    run.processor = dataclasses.replace(run.processor, lengths=(120,))
+    batch = next(question_batches(run, blind=False)(0))
+    asked = [
+        run.tokenizer.decode(ids[valid])
+        for ids, valid in zip(batch.prompt.ids, batch.prompt.valid, strict=True)
+    ]
+    # The i-th record has i images of four visual tokens.
+    numbers = {"is it < image> ?": 1, "two ?": 2, "is it red": 3, "what is red ?": 4}
+    expected = [4 * next(n for words, n in numbers.items() if words in text) for text in asked]
+    assert batch.prompt.image_slots.sum(axis=1).tolist() == expected
+    assert batch.images.shape == (3, max(expected) // 4, 16, 16, 3)
 
 
 def test_no_question_fits(run):

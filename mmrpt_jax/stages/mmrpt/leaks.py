@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from mmrpt_jax.data.prompts import completion, encode_branches, without_images
+from mmrpt_jax.data.prompts import completion, encode_branches
 from mmrpt_jax.models.forward import forward
 from mmrpt_jax.stages.run import Run
 from mmrpt_jax.training.gain import answer_tokens
@@ -32,7 +32,7 @@ def make_blind_reader(run: Run, params: Any) -> BlindReader:
         for start in range(0, len(masked), size):
             # The last batch is filled up with its first row, so that one program serves all.
             rows = [i if i < len(masked) else start for i in range(start, start + size)]
-            prompt = run.processor.prompts([without_images(run.wording.fill_prompt(masked[i])) for i in rows])
+            prompt = run.processor.prompts([run.wording.fill_prompt(masked[i], images=0) for i in rows])
             texts = [[completion("", answers[i])] for i in rows]
             branches = encode_branches(run.tokenizer, texts, lengths=lengths)
             spans = answer_tokens(run.tokenizer, texts, branches.ids.shape[-1])

@@ -12,7 +12,7 @@ from mmrpt_jax.stages.run import Run
 
 def draw_overlays(run: Run, scores: Path, masks: Path, directory: Path) -> None:
     """Writes the first `config.overlays` masked captions, numbered; a picture that exists is kept."""
-    scored = join(run.train_source, open_sidecar(scores / "records", "train"))
+    scored = join(run.train_source, open_sidecar(scores / "records", "train"), missing="skip")
     rows = join(scored, open_sidecar(masks / "records", "train"), missing="skip")
     directory.mkdir(parents=True, exist_ok=True)
     for index in range(min(run.config.overlays, len(rows))):
@@ -24,10 +24,10 @@ def draw_overlays(run: Run, scores: Path, masks: Path, directory: Path) -> None:
 def _draw(run: Run, row: dict[str, Any]):
     text = row["caption"][0]
     hidden = range(int(row["first_word"][0]), int(row["last_word"][0]) + 1)
-    image = decode_image(row["image"])
+    images = [decode_image(image) for image in row["images"]]
     return dependency_overlay(
-        image,
-        run.processor.heat(row["patch_received"], *image.shape[:2]),
+        images,
+        run.processor.heats(row["patch_received"], *(image.shape[:2] for image in images)),
         [text[start:end] for start, end in word_spans(text)],
         row[f"word_{run.config.mask.word_score}"],
         list(hidden),

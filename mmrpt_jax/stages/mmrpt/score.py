@@ -18,6 +18,7 @@ from mmrpt_jax.data.records import RandomAccess, Record
 from mmrpt_jax.data.sidecar import open_sidecar, write_sidecar
 from mmrpt_jax.dependency import auc, segment_pool, sentence_spans, tokens_to_segments, word_spans
 from mmrpt_jax.models import PromptTokens
+from mmrpt_jax.stages.checks import ConfigError
 from mmrpt_jax.stages.completion import clear, is_complete, mark_complete
 from mmrpt_jax.stages.run import Run
 from mmrpt_jax.training.scoring import KINDS, TokenDependency, make_dependency_scorer, select_layers
@@ -59,7 +60,7 @@ def sentence_auc(source: RandomAccess[Any], scores: RandomAccess[Any]) -> dict[s
     for index in range(min(len(source), _AUC_RECORDS)):
         record = source[index]
         if position == len(scores) or scores[position]["id"] != record["id"]:
-            continue  # of a damaged image there are no scores
+            continue  # of damaged images, and of none, there are no scores
         needs = json.loads(record["extra"] or "{}").get("needs_image")
         if not needs:
             return {}
@@ -71,18 +72,21 @@ def sentence_auc(source: RandomAccess[Any], scores: RandomAccess[Any]) -> dict[s
 
 
 def score_records(run: Run, params, source: RandomAccess[Any]) -> Iterator[dict[str, Any]]:
-    """Yields a row of `FIELDS` per record whose image can be seen; the last batch is filled up with its last record."""
+    """Yields a row of `FIELDS` per record whose images can be seen; the last batch is filled up with its last record.
+
+    Raises:
+        ConfigError: no record has an image.
+    """
     cfg = run.config.score
     options = {"heads": cfg.heads, "top_k": cfg.top_k, "query_shift": cfg.query_shift}
     scorer = jax.jit(make_dependency_scorer(run.vlm, layers=_layers(run), **options))
-    asked = [run.wording.caption] * cfg.batch_size
     seen = _seen(run, source)
     while batch := list(itertools.islice(seen, cfg.batch_size)):
         count = len(batch)
         batch += batch[-1:] * (cfg.batch_size - count)
         records, views = zip(*batch, strict=True)
         texts = [escape_placeholders(record["captions"][0]) for record in records]
-        inputs = run.processor.inputs(asked, list(views))
+        inputs = run.processor.inputs(run.caption_prompts(views), views)
         branches = encode_branches(
             run.tokenizer, [[text] for text in texts], lengths=run.config.data.caption_lengths
         )
@@ -94,13 +98,26 @@ def score_records(run: Run, params, source: RandomAccess[Any]) -> Iterator[dict[
 
 
 def _seen(run: Run, source: RandomAccess[Any]) -> Iterator[tuple[Record, Any]]:
-    """Records with what the model sees of them, in order; what is damaged has no scores, and so no masks."""
+    """Records with what the model sees of them, in order.
+
+    What is damaged has no scores, and so no masks; nor has what has no image, which no word can need.
+    """
+    imageless = 0
     for index in range(len(source)):
         record = source[index]
+        if not record["images"]:
+            imageless += 1
+            continue
         try:
-            yield record, run.processor.view(decode_image(record["image"]))
+            yield record, run.processor.view(*map(decode_image, record["images"]))
         except ImageError as error:
             run.damage.note(record["id"], error)
+    if imageless == len(source):
+        raise ConfigError(
+            f"of {imageless} records none has an image that words could need: config.stages can only be ('caption',)"
+        )
+    if imageless:
+        run.log(f"   left out of scores and masks: {imageless} of {len(source)} records, which have no image")
 
 
 def _pooled(

@@ -1,3 +1,4 @@
+import functools
 import json
 from types import SimpleNamespace
 
@@ -10,9 +11,11 @@ from mmrpt_jax.data.damage import Damage
 from mmrpt_jax.data.prompts import Wording
 from mmrpt_jax.data.scene_source import png
 from mmrpt_jax.data.sidecar import open_sidecar
+from mmrpt_jax.stages.checks import ConfigError
 from mmrpt_jax.stages.completion import read_summary
 from mmrpt_jax.stages.mmrpt import score
 from mmrpt_jax.stages.mmrpt.score import FIELDS, run_score, score_records, sentence_auc
+from mmrpt_jax.stages.run import Run
 from mmrpt_jax.training.scoring import KINDS, TokenDependency
 
 TEXT = "a red circle is above the blue square. two green triangles!"
@@ -21,8 +24,8 @@ SENTENCE_OF_WORD = [0] * 9 + [1] * 4
 
 
 def record(name, text=TEXT, **extra):
-    image = png(np.zeros((16, 16, 3), np.uint8))
-    return {"id": name, "image": image, "captions": [text], "extra": json.dumps(extra)}
+    images = [png(np.zeros((16, 16, 3), np.uint8))]
+    return {"id": name, "images": images, "captions": [text], "extra": json.dumps(extra)}
 
 
 def counting_scorer(config, **options):
@@ -33,7 +36,9 @@ def counting_scorer(config, **options):
         row = jnp.arange(len(images), dtype=jnp.float32)[:, None, None]
         values = {kind: 100.0 * k + 10.0 * row + index for k, kind in enumerate(KINDS)}
         blind = jnp.broadcast_to(-(index + 1), captions.ids.shape)
-        return TokenDependency(**values, blind_logprobs=blind, received=row[:, 0] + jnp.arange(4.0))
+        return TokenDependency(
+            **values, blind_logprobs=blind, received=row[:, 0] + jnp.arange(4.0 * images.shape[1])
+        )
 
     return run
 
@@ -44,7 +49,7 @@ def run(tiny_model, tiny_processor, monkeypatch):
     monkeypatch.setattr(score, "make_dependency_scorer", counting_scorer)
     scoring = {"batch_size": 2, "layer_fractions": (0.5, 1.0), "heads": "mean", "top_k": 1, "query_shift": 0}
     lengths = {"caption_lengths": (16, 32)}
-    return SimpleNamespace(
+    run = SimpleNamespace(
         config=ConfigDict({"score": scoring, "data": lengths}),
         vlm=tiny_model,
         processor=tiny_processor,
@@ -55,6 +60,8 @@ def run(tiny_model, tiny_processor, monkeypatch):
         log=lambda text: None,
         damage=Damage(),
     )
+    run.caption_prompts = functools.partial(Run.caption_prompts, run)
+    return run
 
 
 def words_of_tokens(tokenizer, text):
@@ -98,10 +105,26 @@ def test_the_last_batch_is_filled_up_and_captions_are_escaped(run):
 
 def test_a_damaged_image_has_no_scores_and_is_told_of(run):
     source = list(run.train_source)
-    source[1] = source[1] | {"image": source[1]["image"][:40]}
+    source[1] = source[1] | {"images": [source[1]["images"][0][:40]]}
     rows = list(score_records(run, None, source))
     assert [row["id"] for row in rows] == ["x", "z"]
     assert run.damage.tell().startswith("1 record could not be used: y (")
+
+
+def test_what_has_no_image_has_no_scores_and_is_told_of(run):
+    said: list[str] = []
+    run.log = said.append
+    source = [run.train_source[0] | {"images": []}, *run.train_source]
+    assert [row["id"] for row in score_records(run, None, source)] == ["x", "y", "z"]
+    assert said == ["   left out of scores and masks: 1 of 4 records, which have no image"]
+    with pytest.raises(ConfigError, match="of 1 records none has an image"):
+        list(score_records(run, None, source[:1]))
+
+
+def test_patches_are_those_of_all_images(run):
+    one, other = run.train_source[:2]
+    rows = list(score_records(run, None, [one, other | {"images": other["images"] * 2}]))
+    assert [row["patch_received"].tolist() for row in rows] == [[0, 1, 2, 3], list(range(1, 9))]
 
 
 def test_the_stage_writes_what_it_found_once(run, tmp_path, monkeypatch):
