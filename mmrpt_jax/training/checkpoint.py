@@ -17,16 +17,6 @@ from mmrpt_jax.models.finite import not_finite
 from mmrpt_jax.models.full_disk import naming_a_full_disk
 from mmrpt_jax.training.fingerprint import fingerprint
 
-# Orbax lets every device that has a copy write its part of it, and compiles a program to cut out each part. Small
-# arrays, of which a state has hundreds, are written by one.
-_WORTH_CUTTING = 1 << 20
-ocp.type_handlers.register_type_handler(
-    jax.Array,
-    ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=_WORTH_CUTTING),
-    override=True,
-)
-
-
 class DamagedCheckpointError(ValueError):
     """A checkpoint cannot be read, or does not hold what was written."""
 
