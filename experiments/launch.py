@@ -15,6 +15,7 @@ from ml_collections import config_flags
 from mmrpt_jax.stages.checks import ConfigError
 from mmrpt_jax.stages.methods import method_of
 from mmrpt_jax.stages.study import run_study
+from mmrpt_jax.training.checkpoint import DamagedCheckpointError
 from mmrpt_jax.training.stopping import StoppedError, StopRequest
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: a Python file with get_config().")
@@ -66,7 +67,7 @@ def run() -> None:
         app.run(main, flags_parser=parse_flags)
     except StoppedError as stopped:
         print(stopped)
-    except ConfigError as error:
+    except (ConfigError, DamagedCheckpointError) as error:
         _refuse(str(error))
     except OSError as error:
         if error.errno != errno.ENOSPC:

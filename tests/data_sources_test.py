@@ -110,6 +110,16 @@ def test_parquet_with_raw_bytes_and_nested_texts(tmp_path):
     assert (record["captions"], record["images"]) == (["a", "b"], [PNG[0]])
 
 
+def test_parquet_with_texts_in_binary_columns(tmp_path):
+    table = pa.table({"picture": [PNG[0]], "text": [[b"a red circle", b"two"]], "name": [b"seven"]})
+    parquet.write_table(table, tmp_path / "x.parquet")
+    flags = ["--image_field=picture", "--caption_field=text", "--id_field=name"]
+    assert run(tmp_path / "x.parquet", tmp_path / "out", *flags) == 0
+    (record,) = open_records(tmp_path / "out", "x")
+    assert (record["captions"], record["id"]) == (["a red circle", "two"], "seven")
+    assert record["images"] == [PNG[0]]
+
+
 def test_parquet_with_lists_of_images(tmp_path):
     rows = [
         {"images": [{"bytes": PNG[i], "path": path} for i, path in row], "text": "x", "key": key}

@@ -96,7 +96,9 @@ def _item(number: int, row: Mapping[str, Any], default: str, folder: FolderImage
 
 
 def _is_image(value: Any) -> bool:
-    return isinstance(value, bytes) or (isinstance(value, dict) and value.keys() == {"bytes", "path"})
+    if isinstance(value, bytes):
+        return plain(value) is None  # binary columns hold texts, too
+    return isinstance(value, dict) and value.keys() == {"bytes", "path"}
 
 
 def _take(image: Any, name: str, inside: dict[str, bytes]) -> str:

@@ -76,7 +76,9 @@ class TfdsSet:
 
 def _take(found: bytes | list[bytes], name: str, inside: dict[str, bytes]) -> str | list[str]:
     """Adds an image, or those of a sequence, to those `inside`, and returns what it is called."""
-    if isinstance(found, list):
-        return [str(_take(image, f"{name}:{place}", inside)) for place, image in enumerate(found)]
-    inside[name] = found
-    return name
+    if not isinstance(found, list):
+        inside[name] = found
+        return name
+    names = [f"{name}:{place}" for place in range(len(found))]
+    inside |= zip(names, found, strict=True)
+    return names

@@ -36,8 +36,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--prompt", type=int, nargs="+", default=[64, 256, 640, 1300], help="P, tokens of a prompt"
     )
-    parser.add_argument("--steps", type=int, default=20, help=f"from noise to data, more than {_FEW}")
+    parser.add_argument("--steps", type=many, default=20, help=f"from noise to data, more than {_FEW}")
     return run_benchmark(parser, measure_drawing, COLUMNS, title("Groups of images"), argv)
+
+
+def many(text: str) -> int:
+    """A number of steps that has a slope to `_FEW`."""
+    if (value := int(text)) <= _FEW:
+        raise argparse.ArgumentTypeError(
+            f"{value} steps are too few to measure one: ask for more than {_FEW}"
+        )
+    return value
 
 
 def measure_drawing(options: argparse.Namespace) -> list[dict[str, Any]]:

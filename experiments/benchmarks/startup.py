@@ -17,7 +17,7 @@ from experiments.benchmarks.common.command import benchmark_parser, run_benchmar
 from experiments.benchmarks.common.timing import quartiles, title
 from mmrpt_jax.reporting.jsonl import read_jsonl
 
-COLUMNS = ("start", "first step s", "low", "high", "programs")
+COLUMNS = ("start", "first step s", "low", "high", "programs of it")
 CAPTION = "experiments/configs/mmrpt_scenes_base.py"
 _STEPS = 2
 
@@ -40,7 +40,7 @@ def measure_starts(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def start(config: str, workdir: Path, cache: Path) -> tuple[float, int]:
-    """Seconds to the first step, and the programs compiled, or read from the cache, until then.
+    """Seconds to the first step, and the programs that this step compiled or read from the cache.
 
     Raises:
         RuntimeError: the launcher failed; the message ends as its own does.
@@ -61,13 +61,15 @@ def start(config: str, workdir: Path, cache: Path) -> tuple[float, int]:
         f"--workdir={workdir}",
     ]
     metrics, began = workdir / "metrics.jsonl", time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
-        while process.poll() is None and not (metrics.exists() and metrics.read_text().endswith("\n")):
-            time.sleep(0.01)
-        seconds = time.perf_counter() - began
-        _, errors = process.communicate()
-    if process.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{errors[-2000:]}")
+    # A file, since a pipe that nobody reads holds its writer up.
+    with tempfile.TemporaryFile("w+") as errors:
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors) as process:
+            while process.poll() is None and not (metrics.exists() and metrics.read_text().endswith("\n")):
+                time.sleep(0.01)
+            seconds = time.perf_counter() - began
+        errors.seek(0)
+        if process.returncode:
+            raise RuntimeError(f"{' '.join(command)} failed:\n{errors.read()[-2000:]}")
     return seconds, int(read_jsonl(metrics)[0]["recompilations"])
 
 

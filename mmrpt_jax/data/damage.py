@@ -1,6 +1,6 @@
 """A record that cannot be used gives its place to the next one, the same one whenever that place is read."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from mmrpt_jax.data.images import ImageError
@@ -43,6 +43,29 @@ class Damage:
         return f"{count} could not be used: {', '.join(shown)}{more}" if reasons else ""
 
 
+def usable(
+    source: RandomAccess[Any], use: Callable[[Any], T], note: Note, *, order: Iterable[int] | None = None
+) -> Iterator[tuple[int, T]]:
+    """Yields (index, `use(source[index])`) of every record that can be read and used.
+
+    Args:
+        source: records.
+        use: decodes a record, as far as it is needed.
+        note: is given the id (or the number) of every record that cannot be used, and why.
+        order: of the indices; as they come if None.
+    """
+    for index in range(len(source)) if order is None else order:
+        name = f"number {index}"
+        try:
+            record = source[index]
+            name = _name(record, name)
+            found = use(record)
+        except UNUSABLE as error:
+            note(name, error)
+            continue
+        yield index, found
+
+
 def read_or_next(source: RandomAccess[Any], index: int, use: Callable[[Any], T], note: Note) -> T:
     """Returns `use(source[index])`, or that of the next record, round the end, which can be read and used.
 
@@ -59,9 +82,13 @@ def read_or_next(source: RandomAccess[Any], index: int, use: Callable[[Any], T],
         name = f"number {place % len(source)}"
         try:
             record = source[place % len(source)]
-            name = str(record["id"]) if isinstance(record, Mapping) and "id" in record else name
+            name = _name(record, name)
             return use(record)
         except UNUSABLE as error:
             note(name, error)
             last = error
     raise ValueError(f"from number {index} on no record can be used; the last of them: {last}") from last
+
+
+def _name(record: Any, number: str) -> str:
+    return str(record["id"]) if isinstance(record, Mapping) and "id" in record else number

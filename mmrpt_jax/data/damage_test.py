@@ -4,7 +4,7 @@ import grain
 import numpy as np
 import pytest
 
-from mmrpt_jax.data.damage import Damage, read_or_next
+from mmrpt_jax.data.damage import Damage, read_or_next, usable
 from mmrpt_jax.data.images import ImageError
 from mmrpt_jax.data.pipeline import make_dataset, make_iterator
 from mmrpt_jax.data.records import MappedSource, Record, RecordError, open_records, write_records
@@ -26,6 +26,13 @@ def use(record):
     if record["value"] in BAD:
         raise ImageError("unreadable", "the image is damaged")
     return record["value"]
+
+
+def test_what_can_be_used_is_passed_on_with_its_number():
+    damage = Damage()
+    assert list(usable(SOURCE, use, damage.note)) == [(index, index) for index in (0, 1, 4, 5, 6)]
+    assert list(usable(SOURCE, use, damage.note, order=(6, 7, 1))) == [(6, 6), (1, 1)]
+    assert damage.tell().startswith("3 records could not be used: number 7 (record 7 is damaged), r2 (")
 
 
 def test_the_next_one_stands_in_round_the_end():

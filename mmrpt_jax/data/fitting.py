@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from mmrpt_jax.data.damage import UNUSABLE, Note, ignore
+from mmrpt_jax.data.damage import Note, ignore, usable
 from mmrpt_jax.data.records import MappedSource, RandomAccess, Record
 
 NOTHING_LEFT = "records with no caption to use"
@@ -30,20 +30,19 @@ def keep_captions(
     """
     kept: list[tuple[int, Sequence[int]]] = []
     left: Counter[str] = Counter()
-    for index in range(len(source)):
-        try:
-            record = source[index]
-            reasons = [misfit(record, text) for text in record["captions"]]
-        except UNUSABLE as error:
-            note(f"number {index}", error)
-            left[DAMAGED] += 1
-            continue
+    read_so_far = 0
+    for index, reasons in usable(
+        source, lambda record: [misfit(record, x) for x in record["captions"]], note
+    ):
+        read_so_far += 1
         left.update(reason for reason in reasons if reason)
         places = [place for place, reason in enumerate(reasons) if reason is None]
         if places:
             kept.append((index, places))
         else:
             left[NOTHING_LEFT] += 1
+    if damaged := len(source) - read_so_far:
+        left[DAMAGED] = damaged
     if not kept:
         raise ValueError(f"of {len(source)} records none can be used: {describe(left)}")
 

@@ -35,7 +35,7 @@ def test_what_is_damaged_is_left_out_and_told_of():
     assert [row["id"] for row in kept] == ["w"]
     assert left == {DAMAGED: 2, NOTHING_LEFT: 1}
     assert damage.tell() == (
-        "2 records could not be used: number 0 (the image is damaged), number 2 (record 2 is damaged)"
+        "2 records could not be used: number 2 (record 2 is damaged), x (the image is damaged)"
     )
 
 

@@ -131,7 +131,7 @@ class FixedSizeProcessor:
     def fits(self, text: str, *sizes: tuple[int, int]) -> bool:
         """As `Processor.fits`; all sizes take the same room."""
         ids = encode_prompt_ids(self.tokenizer, text, image_tokens=self._image_tokens)
-        return len(ids) <= max(self.lengths)
+        return 0 < len(ids) <= max(self.lengths)
 
     def hide(self, view: Sequence[Pixels], tokens: Int[np.ndarray, "hidden"]) -> tuple[Pixels, ...]:
         """As `Processor.hide`."""

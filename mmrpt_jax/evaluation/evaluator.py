@@ -131,7 +131,7 @@ class Evaluator:
 def swap_images(
     images: Sequence[Sequence[Pixels]], fits: Callable[[int, list[tuple[int, int]]], bool]
 ) -> list[Sequence[Pixels]]:
-    """Gives each prompt the images of the next one, round the end, that has as many of sizes that fit.
+    """Gives each prompt the images of the next one, round the end, that has as many others of sizes that fit.
 
     Where there is no such other prompt, its images become grey: with "swapped" images no prompt sees its own.
 
@@ -147,8 +147,12 @@ def swap_images(
         same, own = alike[len(images[place])], images[place]
         turn = same.index(place)
         for other in (*same[turn + 1 :], *same[:turn]):
-            if fits(place, [image.shape[:2] for image in images[other]]):
+            if fits(place, [image.shape[:2] for image in images[other]]) and not _same(images[other], own):
                 return images[other]
         return [np.full_like(image, GREY) for image in own]
 
     return [swapped(place) for place in range(len(images))]
+
+
+def _same(images: Sequence[Pixels], others: Sequence[Pixels]) -> bool:
+    return all(np.array_equal(image, other) for image, other in zip(images, others, strict=True))

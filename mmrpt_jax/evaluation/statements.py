@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mmrpt_jax.data.damage import Note, ignore, usable
 from mmrpt_jax.data.escape import escape_placeholders
 from mmrpt_jax.data.examples import Pixels
 from mmrpt_jax.data.images import decode_image
@@ -26,18 +27,22 @@ class StatementGroup(NamedTuple):
 def statement_groups(
     records: Sequence[Mapping[str, Any]],
     fits: Callable[[str, Sequence[Pixels]], bool] = lambda question, images: True,
+    note: Note = ignore,
 ) -> list[StatementGroup]:
     """Collects records of one `group` and question, whose answers are "true" or "false", in order of appearance.
 
     Args:
         records: with their `qa`.
         fits: whether a question can be asked of images at all; statements that cannot are left out.
+        note: is told of records that are damaged, which are left out.
     """
     found: dict[tuple[str, str, str], list] = defaultdict(list)
-    for index in range(len(records)):
-        record = records[index]
+
+    def judged(record: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[Any], list[Pixels]]:
         asked = [qa for qa in record["qa"] if qa["answer"] in VERDICTS]
-        images = [decode_image(image) for image in record["images"]] if asked else []
+        return record, asked, [decode_image(image) for image in record["images"]] if asked else []
+
+    for _, (record, asked, images) in usable(records, judged, note):
         for qa in asked:
             if fits(escape_placeholders(qa["question"]), images):
                 found[record["group"], qa["question"], qa["answer"]].append(images)

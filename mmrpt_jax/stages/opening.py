@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from mmrpt_jax.data.damage import ignore, usable
 from mmrpt_jax.data.drawing_source import DrawingSource
 from mmrpt_jax.data.processor import FixedSizeProcessor, Processor
 from mmrpt_jax.data.prompts import Wording
@@ -159,7 +160,8 @@ def open_tokenizer(config: ConfigDict, workdir: Path) -> Tokenizer:
 
 def _corpus(config: ConfigDict) -> Iterator[str]:
     source, wording = open_source(config, captions=1, size=_TOKENIZER_CORPUS), Wording(**config.wording)
-    for index in range(min(len(source), _TOKENIZER_CORPUS)):
-        yield from source[index]["captions"]
+    first = range(min(len(source), _TOKENIZER_CORPUS))
+    for _, captions in usable(source, lambda record: record["captions"], ignore, order=first):
+        yield from captions
         # The instructions' words are as frequent as captions are.
         yield from (wording.caption_prompt(), wording.fill_prompt(""))

@@ -227,9 +227,11 @@ class Run:
         """Runs a stage, and tells the user its name and how long it took."""
         self.log(f"── {name}")
         start = time.monotonic()
-        stage()
-        if told := self.damage.tell():
-            self.log(f"   {told}; training took the next ones in their places, other stages went without")
+        try:
+            stage()
+        finally:
+            if told := self.damage.tell():
+                self.log(f"   {told}; training took the next ones in their places, other stages went without")
         self.log(f"   {time.monotonic() - start:.1f} s")
 
     def log(self, text: str) -> None:

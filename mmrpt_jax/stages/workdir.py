@@ -22,6 +22,8 @@ from mmrpt_jax.training.stopping import NEVER, StopRequest
 
 # What may differ between two starts in one folder: what is told and kept, and which parts run.
 _MAY_CHANGE = ("title", "stages", "arms", "log_every", "save_every", "overlays", "compilation_cache")
+# Limits that end a run: who raises one goes on where it ended.
+_LIMITS = ("train.max_skipped", "rl.reward_timeout", "align.reward_timeout")
 _PACKAGES = (
     "jax",
     "flax",
@@ -102,11 +104,21 @@ def write_identity(config: ConfigDict, workdir: Path) -> None:
 
 
 def _check_same_experiment(before: dict, now: dict, workdir: Path) -> None:
+    before, now = without_limits(before), without_limits(now)
     for field in sorted(before.keys() | now.keys()):
         if field not in _MAY_CHANGE and before.get(field) != now.get(field):
             raise ConfigError(
                 f"{workdir} holds an experiment with another config.{field}: go on with that, or name another folder"
             )
+
+
+def without_limits(resolved: dict) -> dict:
+    """A resolved config but for the fields that only say when to give up."""
+    kept = {name: dict(part) if isinstance(part, dict) else part for name, part in resolved.items()}
+    for section, field in (path.split(".") for path in _LIMITS):
+        if isinstance(kept.get(section), dict):
+            kept[section].pop(field, None)
+    return kept
 
 
 def check_same_beginning(config: ConfigDict, workdir: Path) -> None:

@@ -28,6 +28,17 @@ def test_what_is_told_and_which_stages_run_may_change(config, tmp_path):
     assert json.loads((tmp_path / "config.json").read_text())["log_every"] == 7
 
 
+def test_limits_may_be_raised_where_they_ended_a_run(config, tmp_path):
+    config.rl.reward_timeout, config.train = 600.0, ConfigDict({"max_skipped": 10})
+    write_identity(config, tmp_path)
+    config.rl.reward_timeout, config.train.max_skipped = 0.0, 77
+    write_identity(config, tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["train"]["max_skipped"] == 77
+    config.rl.steps += 1
+    with pytest.raises(ConfigError, match=r"another config\.rl"):
+        write_identity(config, tmp_path)
+
+
 def test_another_experiment_is_refused(config, tmp_path):
     write_identity(config, tmp_path)
     before = (tmp_path / "config.json").read_bytes()

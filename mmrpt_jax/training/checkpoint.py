@@ -17,6 +17,7 @@ from mmrpt_jax.models.finite import not_finite
 from mmrpt_jax.models.full_disk import naming_a_full_disk
 from mmrpt_jax.training.fingerprint import fingerprint
 
+
 class DamagedCheckpointError(ValueError):
     """A checkpoint cannot be read, or does not hold what was written."""
 
@@ -74,18 +75,22 @@ class Checkpointer:
     def restore_newest_sound(self, like: Any, log: Callable[[str], None]) -> Any | None:
         """Restores the newest checkpoint that is not damaged; None if none is left.
 
-        Damaged ones are told of and set aside, as `<step>.damaged`.
+        Damaged ones are told of and set aside, as `<step>.damaged`, while there is one before them.
 
         Raises:
+            DamagedCheckpointError: the last one is damaged, too; whether to begin anew is for the user to say.
             ValueError: as `restore`; what was written so will not be better the next time.
         """
         while (step := self.latest) is not None:
             try:
                 return self.restore(like, step)
             except DamagedCheckpointError as error:
+                if len(self._manager.all_steps()) == 1:
+                    raise DamagedCheckpointError(
+                        f"{error}, and there is none before it: remove {self._directory} to begin this training anew"
+                    ) from error
                 self._set_aside(step)
-                instead = "begins anew" if self.latest is None else f"goes on from step {self.latest}"
-                log(f"   {error}; it is set aside, and training {instead}")
+                log(f"   {error}; it is set aside, and training goes on from step {self.latest}")
         return None
 
     def _read(self, like: Any, step: int) -> Any:
@@ -97,23 +102,33 @@ class Checkpointer:
             found = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
         # Orbax and TensorStore raise many types on damaged files, bare `Exception` among them.
         except Exception as error:
-            if self._is_of_another_model(abstract, step):
-                raise ValueError(f"{place} is of another model than this one: {error}") from error
+            if _will_pass(error):
+                raise
+            self._check_same_model(abstract, step)
             raise DamagedCheckpointError(f"{place} is damaged: it cannot be read") from error
         state = found["state"]
         for (path, _), stored, sum_ in zip(leaves, found["fingerprint"], fingerprint(state), strict=True):
             if stored != sum_:
+                self._check_same_model(abstract, step)
                 name = jax.tree_util.keystr(path, simple=True, separator="/")
                 raise DamagedCheckpointError(f"{place} is damaged: {name} is not what was written")
         return state
 
-    def _is_of_another_model(self, abstract: Any, step: int) -> bool:
-        """Whether a checkpoint says of itself, legibly, that it has other arrays."""
+    def _check_same_model(self, abstract: Any, step: int) -> None:
+        """Raises ValueError if a checkpoint says of itself, legibly, that it has other arrays."""
         try:
             described = self._manager.item_metadata(step).tree
         except Exception:
-            return False
-        return described is not None and _shapes(described) != _shapes(abstract)
+            return
+        if described is None:
+            return
+        found, wanted = _kinds(described), _kinds(abstract)
+        for name in sorted(found.keys() | wanted.keys()):
+            if found.get(name) != wanted.get(name):
+                raise ValueError(
+                    f"{self._directory / str(step)} is of another model than this one: {name} is "
+                    f"{found.get(name, 'missing')} in it, and {wanted.get(name, 'missing')} here"
+                )
 
     def _set_aside(self, step: int) -> None:
         place = self._directory / str(step)
@@ -142,7 +157,16 @@ def _sealed(state: Any, sums: np.ndarray) -> dict[str, Any]:
     return {"state": state, "fingerprint": sums}
 
 
-def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-    """Shapes by path, of arrays or of Orbax's descriptions of them."""
+def _kinds(tree: Any) -> dict[str, str]:
+    """Types and shapes by path, of arrays or of Orbax's descriptions of them."""
     leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda node: hasattr(node, "shape"))
-    return {jax.tree_util.keystr(path, simple=True): tuple(leaf.shape) for path, leaf in leaves}
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): f"{np.dtype(leaf.dtype)}{tuple(leaf.shape)}"
+        for path, leaf in leaves
+    }
+
+
+def _will_pass(error: Exception) -> bool:
+    """Whether it is the machine that cannot read now, and not the checkpoint that is damaged."""
+    told = ("RESOURCE_EXHAUSTED", "PERMISSION_DENIED", "UNAVAILABLE", "DEADLINE_EXCEEDED")
+    return isinstance(error, MemoryError | PermissionError) or any(word in str(error) for word in told)

@@ -131,17 +131,28 @@ def test_a_damaged_checkpoint_is_set_aside_for_the_one_before_it(folder, harm):
     assert (folder / "2.damaged").is_dir() and len(said) == 1
 
 
-def test_where_all_are_damaged_training_begins_anew(folder):
+def test_where_all_are_damaged_the_user_is_asked(folder):
     flip_a_bit(folder / "1")
     cut_short(folder / "2")
     said = []
+    refused = pytest.raises(DamagedCheckpointError, match=f"w is not what .*: remove {folder} to begin")
+    with Checkpointer(folder) as checkpointer, refused:
+        checkpointer.restore_newest_sound(big_state(0), said.append)
+    assert [line.partition(" is set aside, ")[2] for line in said] == ["and training goes on from step 1"]
+    assert (folder / "1").is_dir()
+
+
+@pytest.mark.parametrize("error", [MemoryError(), ValueError("RESOURCE_EXHAUSTED: out of memory")])
+def test_what_cannot_be_read_now_is_not_damaged(folder, monkeypatch, error):
     with Checkpointer(folder) as checkpointer:
-        assert checkpointer.restore_newest_sound(big_state(0), said.append) is None
-    assert [line.partition(" is set aside, ")[2] for line in said] == [
-        "and training goes on from step 1",
-        "and training begins anew",
-    ]
-    assert "w is not what was written" in said[1]
+
+        def fail(*_, **__):
+            raise error
+
+        monkeypatch.setattr(checkpointer._manager, "restore", fail)
+        with pytest.raises(type(error)) as caught:
+            checkpointer.restore_newest_sound(big_state(0), pytest.fail)
+        assert caught.value is error and checkpointer.latest == 2
 
 
 def test_what_is_half_written_is_not_there(folder):
@@ -160,7 +171,14 @@ def test_nan_is_refused_and_not_passed_over(tmp_path):
         assert checkpointer.latest == 2
 
 
-@pytest.mark.parametrize("like", [{"w": jnp.ones((2, 2)), "step": 0}, {"w": jnp.ones((200, 500))}])
+@pytest.mark.parametrize(
+    "like",
+    [
+        {"w": jnp.ones((2, 2)), "step": 0},
+        {"w": jnp.ones((200, 500))},
+        jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), big_state(0)),
+    ],
+)
 def test_a_checkpoint_of_another_model_is_not_taken_for_damaged(folder, like):
     like = jax.tree.map(jnp.asarray, like)
     with Checkpointer(folder) as checkpointer:

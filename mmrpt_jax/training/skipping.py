@@ -33,7 +33,7 @@ def too_many_skipped(
     )
     return NonFiniteError(
         f"{stage}: the loss or its gradient was not finite in {in_a_row} updates in a row, up to step {step}; look at "
-        f"steps {first} to {step}, or lower the learning rate; {examples}"
+        f"steps {first} to {step}, or lower the learning rate of a new run; {examples}"
     )
 
 

@@ -26,7 +26,7 @@ def test_names_steps_and_examples():
     error = too_many_skipped("mmrpt", 6, 2, lambda step: (of(n) for n in itertools.count(step)))
     assert str(error) == (
         "mmrpt: the loss or its gradient was not finite in 2 updates in a row, up to step 6; look at steps 5 to 6, or "
-        "lower the learning rate; their examples are 4a, 4b, 5a, 5b"
+        "lower the learning rate of a new run; their examples are 4a, 4b, 5a, 5b"
     )
 
 

@@ -8,8 +8,11 @@ import jax
 from jax.experimental import multihost_utils
 
 
-class StoppedError(Exception):
-    """The run ended early because it was asked to; the message says where it will go on."""
+class StoppedError(BaseException):
+    """The run ended early because it was asked to; the message says where it will go on.
+
+    No `Exception`: it may be raised anywhere, and whoever takes all of those for damaged input would go on with less.
+    """
 
 
 class StopRequest:

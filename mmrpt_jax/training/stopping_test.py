@@ -1,8 +1,11 @@
 import os
 import signal
 
+import numpy as np
 import pytest
 
+from mmrpt_jax.data import images
+from mmrpt_jax.data.scene_source import png
 from mmrpt_jax.training.stopping import NEVER, StoppedError, StopRequest
 
 
@@ -22,6 +25,12 @@ def ask():
 def test_at_once_where_nothing_is_to_be_saved(stop):
     with pytest.raises(StoppedError):
         ask()
+
+
+def test_a_request_is_not_taken_for_a_damaged_image(stop, monkeypatch):
+    monkeypatch.setattr(images, "_to_rgb", lambda *_: ask())
+    with pytest.raises(StoppedError):
+        images.decode_image(png(np.zeros((2, 2, 3), np.uint8)))
 
 
 def loop(stop, *, error=None):

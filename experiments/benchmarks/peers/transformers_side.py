@@ -38,8 +38,8 @@ def main(mode: str, tokens: int, visual: int, repeats: int) -> None:
         found = model(ids, output_attentions=mode == "maps", use_cache=False)
         if mode == "plain":
             return found.last_hidden_state
-        maps = torch.stack(found.attentions)
-        return maps[..., :visual].sum(-1), maps[..., caption, :visual].sum(-2)
+        seen = [layer[..., caption, :visual] for layer in found.attentions]
+        return [(layer.sum(-1), layer.sum(-2)) for layer in seen]
 
     run()
     seconds = []

@@ -51,7 +51,7 @@ def _measure_finetuned(run: Run, evaluator: Evaluator, params, arm: str) -> dict
     for world, items in _cloze_sets(run).items():
         row |= _report(f"finetuned/{world}", question_accuracy(evaluator, tuned, items), len(items))
     if run.config.data.kind == "records":
-        groups = statement_groups(_test_records(run), fits=functools.partial(_can_ask, run))
+        groups = statement_groups(_test_records(run), functools.partial(_can_ask, run), run.damage.note)
         if not groups:
             return row
         blind = finetune(run, params, f"{arm}_blind", directory / "finetune_blind", blind=True)
@@ -80,9 +80,13 @@ def _fill_sets(run: Run) -> dict[str, list[FillItem]]:
     source = _test_records(run)
     order = np.random.default_rng(_STREAM).permutation(len(source))
     options = {"seed": _STREAM, "context": context}
-    found = (record_fill_item(source[int(i)], index=int(i), **options) for i in order)
-    usable = (item for item in found if item and _can_fill(run, item))
-    items = list(itertools.islice(usable, cfg.fill_items))
+    numbered = MappedSource(order.tolist(), lambda _, index: (index, source[index]))
+
+    def hide(pair: tuple[int, Record]) -> FillItem | None:
+        return record_fill_item(pair[1], index=pair[0], **options)
+
+    found = (item for _, item in usable(numbered, hide, run.damage.note) if item and _can_fill(run, item))
+    items = list(itertools.islice(found, cfg.fill_items))
     if not items:
         run.log(f"   no hidden words are asked for: no record of {cfg.split} has an image and a word to hide")
     return {cfg.split: items} if items else {}

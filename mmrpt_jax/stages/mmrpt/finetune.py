@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import optax
 
+from mmrpt_jax.data.damage import usable
 from mmrpt_jax.data.escape import escape_placeholders
 from mmrpt_jax.data.images import decode_image, image_size
 from mmrpt_jax.data.prompts import answer_text, encode_branches
@@ -27,15 +28,19 @@ def record_questions(run: Run) -> RandomAccess[dict[str, Any]]:
         ValueError: there is none.
     """
     source = open_records(run.config.data.path, run.config.data.split)
-    questions = [_first_question(source[index]) for index in range(len(source))]
-    kept = [i for i, found in enumerate(questions) if found and _fits(run, *found, source[i]["images"])]
-    asked = sum(found is not None for found in questions)
+
+    def fits(record: Record) -> bool | None:
+        found = _first_question(record)
+        return found and _fits(run, *found, record["images"])
+
+    asked = [(index, found) for index, found in usable(source, fits, run.damage.note) if found is not None]
+    kept = [index for index, found in asked if found]
     if not kept:
         raise ValueError(
-            f"{run.config.data.path}: {asked} of {len(source)} records ask a question, and none fits"
+            f"{run.config.data.path}: {len(asked)} of {len(source)} records ask a question, and none fits"
         )
-    if asked > len(kept):
-        run.log(f"   left out: {asked - len(kept)} questions too long for config.data's lengths")
+    if len(asked) > len(kept):
+        run.log(f"   left out: {len(asked) - len(kept)} questions too long for config.data's lengths")
 
     def read(_: int, index: int) -> dict[str, Any]:
         record = source[index]

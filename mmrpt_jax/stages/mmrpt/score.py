@@ -11,8 +11,9 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from mmrpt_jax.data.damage import usable
 from mmrpt_jax.data.escape import escape_placeholders
-from mmrpt_jax.data.images import ImageError, decode_image
+from mmrpt_jax.data.images import decode_image
 from mmrpt_jax.data.prompts import encode_branches
 from mmrpt_jax.data.records import RandomAccess, Record
 from mmrpt_jax.data.sidecar import open_sidecar, write_sidecar
@@ -102,19 +103,21 @@ def _seen(run: Run, source: RandomAccess[Any]) -> Iterator[tuple[Record, Any]]:
 
     What is damaged has no scores, and so no masks; nor has what has no image, which no word can need.
     """
-    imageless = 0
-    for index in range(len(source)):
-        record = source[index]
-        if not record["images"]:
+
+    def see(record: Record) -> tuple[Record, Any]:
+        images = record["images"]
+        return record, run.processor.view(*map(decode_image, images)) if images else None
+
+    seen = imageless = 0
+    for _, (record, view) in usable(source, see, run.damage.note):
+        if view is None:
             imageless += 1
-            continue
-        try:
-            yield record, run.processor.view(*map(decode_image, record["images"]))
-        except ImageError as error:
-            run.damage.note(record["id"], error)
-    if imageless == len(source):
+        else:
+            seen += 1
+            yield record, view
+    if not seen:
         raise ConfigError(
-            f"of {imageless} records none has an image that words could need: config.stages can only be ('caption',)"
+            f"of {len(source)} records none has an image that words could need: config.stages can only be ('caption',)"
         )
     if imageless:
         run.log(f"   left out of scores and masks: {imageless} of {len(source)} records, which have no image")
