@@ -11,6 +11,7 @@ from experiments import draw
 from experiments.configs import lvrpo_scenes
 from mmrpt_jax.models import abstract_parameters
 from mmrpt_jax.models.weights import save_weights
+from mmrpt_jax.stages.completion import mark_complete
 from mmrpt_jax.stages.opening import unified_config
 from mmrpt_jax.stages.workdir import write_identity
 
@@ -38,6 +39,7 @@ def finished(tmp_path_factory, tiny_tokenizer):
     shapes = abstract_parameters(unified_config(config, tiny_tokenizer.vocab_size))
     params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
     save_weights(folder / "arms" / "lvrpo" / "weights.safetensors", params)
+    mark_complete(folder / "arms" / "lvrpo", {})
     return folder
 
 

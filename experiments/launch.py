@@ -12,7 +12,6 @@ from ml_collections import config_flags
 from mmrpt_jax.stages.checks import ConfigError
 from mmrpt_jax.stages.methods import method_of
 from mmrpt_jax.stages.study import run_study
-from mmrpt_jax.training.host_memory import drives_accelerators, keep_freed_memory
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: a Python file with get_config().")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where results go; a run found there is continued.")
@@ -28,8 +27,6 @@ def main(argv: list[str]) -> None:
         raise ConfigError(f"unexpected argument {argv[1]!r}: fields are set as --config.field=value")
     if _CONFIG.value is None:
         raise ConfigError("name an experiment: --config=experiments/configs/<name>.py")
-    if not drives_accelerators():
-        keep_freed_memory()
     method = method_of(_CONFIG.value)
     method.check(_CONFIG.value)
     if _DRY_RUN.value:

@@ -98,6 +98,10 @@ def test_data_that_is_no_dataset_is_named(config, dataset, tmp_path):
         ({"mask.sentence_score": "atention"}, "config.mask.sentence_score: 'atention' is unknown"),
         ({"mask.word_score": "lr"}, "config.mask.word_score: 'lr' is unknown, did you mean 'llr'?"),
         ({"fill.think": "yes"}, "config.fill.think: 'yes' is unknown"),
+        (
+            {"rl.loss.kl_coefficient": 0.1},
+            "config.rl.loss.kl_coefficient is 0.1 and config.rl.loss.kl is 'none'",
+        ),
         ({"rl.loss.variant": "grop"}, "config.rl.loss.variant: 'grop' is unknown, did you mean 'grpo'?"),
         ({"rl.loss.kl": "k1"}, "config.rl.loss.kl: 'k1' is unknown"),
         (
@@ -192,6 +196,10 @@ def test_what_cannot_run_is_told_in_one_sentence(config, changes, message):
         ),
         ({"generation.algorithm": "ppo"}, "config.generation.algorithm: 'ppo' is unknown"),
         ({"generation.losses.grpo.kl": "k3"}, "config.generation.losses.grpo.kl: 'k3' is unknown"),
+        (
+            {"generation.losses.nft.kl": "none"},
+            "config.generation.losses.nft.kl_coefficient is 0.01 and config.generation.losses.nft.kl is 'none'",
+        ),
         (
             {"generation.rewards.image_text_cosine": 1.0},
             "config.generation.rewards.image_text_cosine needs an image-text encoder",

@@ -18,7 +18,6 @@ from mmrpt_jax.data.escape import escape_placeholders
 from mmrpt_jax.data.preprocessing.families import (
     BAGEL_TEMPLATE,
     BAGEL_TEXT,
-    bagel_drawing,
     bagel_understanding,
     image_text,
     read_preprocessor,
@@ -231,4 +230,3 @@ def test_bagels_prompt_by_hand(write_tokenizer, tmp_path):
     text = f"{picture}<|im_start|>what is it ?<|im_end|><|im_start|>"
     assert ids == transformers.AutoTokenizer.from_pretrained(tmp_path).encode(text, add_special_tokens=False)
     # The autoencoder's short side asks for 512 x 1152, the long side then takes it back to 455 x 1024, so 448 x 1024.
-    assert bagel_drawing().layout(200, 448).tokens == (28 * 64,)

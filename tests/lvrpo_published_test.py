@@ -20,10 +20,12 @@ from mmrpt_jax.stages.lvrpo.examples import conditions_of, drawing_batches, ques
 from mmrpt_jax.stages.lvrpo.finished import open_drawing_run
 from mmrpt_jax.stages.lvrpo.pipeline import run_experiment
 from mmrpt_jax.stages.lvrpo.validate import check_config
+from mmrpt_jax.stages.mmrpt.validate import check_config as check_mmrpt
 from mmrpt_jax.stages.opening import open_autoencoder, unified_config
 from mmrpt_jax.stages.published import open_published
 from mmrpt_jax.stages.workdir import open_run
-from tests.miniature import miniature_lvrpo_config, miniature_published_config
+from tests.miniature import miniature_config, miniature_lvrpo_config, miniature_published_config
+from tests.published_end_to_end_test import published_config
 from tests.published_folders import write_qwen2_5_vl
 from tests.tiny_bagel import CHANNELS, DOWNSAMPLE, PATCH, SIDE, write_checkpoint
 
@@ -173,6 +175,12 @@ def test_a_checkpoint_that_does_not_draw_is_told(config, write_tokenizer, tmp_pa
     config.init.hf = str(write_qwen2_5_vl(tmp_path, write_tokenizer))
     with pytest.raises(ConfigError, match=rf"config\.init\.hf: the checkpoint in {tmp_path} does not draw"):
         check_config(config)
+
+
+def test_what_draws_is_not_reinforced_in_half(checkpoint):
+    config = published_config(miniature_config(), checkpoint)
+    with pytest.raises(ConfigError, match="draws: it is lvrpo that trains it whole"):
+        check_mmrpt(config)
 
 
 def test_what_understands_is_read_alone(checkpoint):

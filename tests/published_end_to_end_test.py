@@ -1,18 +1,21 @@
 """MMRPT in miniature from a published checkpoint to an exported one."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from experiments import export
 from experiments.configs import mmrpt_gemma3, mmrpt_qwen2_5_vl, mmrpt_smolvlm
 from mmrpt_jax.reporting.jsonl import read_jsonl
 from mmrpt_jax.stages.checks import ConfigError
+from mmrpt_jax.stages.finished import read_config
 from mmrpt_jax.stages.mmrpt.pipeline import run_experiment
 from mmrpt_jax.stages.mmrpt.plan import describe_plan
 from mmrpt_jax.stages.mmrpt.validate import check_config
+from mmrpt_jax.stages.workdir import check_same_beginning
 from tests.published_folders import write_qwen2_5_vl, write_smolvlm
 
 
@@ -122,6 +125,7 @@ def test_the_plan_counts_the_checkpoint(config, folder):
         ({"init.hf": "/nowhere"}, "no directory /nowhere: give a local checkpoint, or hub:owner/name"),
         ({"init.weights": "w.safetensors"}, "config.init.weights and config.init.hf both say where to begin"),
         ({"data.patch_counts": ()}, "config.data.patch_counts is empty"),
+        ({"data.patch_counts": (1023,)}, "config.data.patch_counts: 1023 is no multiple of"),
     ],
 )
 def test_wrong_configs_end_before_any_work(config, folder, changes, message):
@@ -130,6 +134,44 @@ def test_wrong_configs_end_before_any_work(config, folder, changes, message):
         config.update_from_flattened_dict(changes)
     with pytest.raises(ConfigError, match=message):
         check_config(config)
+
+
+def test_a_folder_that_cannot_run_is_told_before_any_work(config, folder, tmp_path):
+    def told(message):
+        with pytest.raises(ConfigError, match=message):
+            check_config(published_config(config, broken))
+
+    broken = tmp_path / "broken"
+    shutil.copytree(folder, broken)
+    check_config(published_config(config, broken))
+    weights, numbers = broken / "model.safetensors", broken / "config.json"
+    tensors, said = load_file(weights), numbers.read_text()
+    norm = next(name for name in tensors if name.endswith("norm.weight"))
+    save_file({name: array for name, array in tensors.items() if name != norm}, weights)
+    told(f"missing {norm}")
+    weights.unlink()
+    told("no weights at")
+    numbers.write_text("{")
+    told(r"config\.json is not JSON")
+    numbers.write_text("[]")
+    told(r"config\.json holds no JSON object")
+    save_file(tensors, weights)
+    numbers.write_text(said)
+    check_config(published_config(config, broken))
+    for path in broken.glob("*.jinja"):
+        path.unlink()
+    told("chat")
+
+
+def test_another_checkpoint_in_the_same_place_is_noticed(run, folder, tmp_path):
+    config = read_config(run)
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    tensors = load_file(other / "model.safetensors")
+    save_file({name: array + 1 for name, array in tensors.items()}, other / "model.safetensors")
+    config.init.hf = str(other)
+    with pytest.raises(ConfigError, match="began with another checkpoint than the one in"):
+        check_same_beginning(config, run)
 
 
 @pytest.mark.parametrize("preset", [mmrpt_qwen2_5_vl, mmrpt_smolvlm, mmrpt_gemma3])

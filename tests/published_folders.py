@@ -11,7 +11,7 @@ import transformers
 from mmrpt_jax.models import abstract_parameters
 from mmrpt_jax.models.export_weights import write_weights
 from mmrpt_jax.models.families.registry import find_family
-from mmrpt_jax.models.weight_table import path_name
+from mmrpt_jax.models.paths import path_of
 from tests.image_text_parity_test import (
     GEMMA_SPECIAL,
     GEMMA_TEMPLATE,
@@ -129,7 +129,7 @@ def _complete(folder: Path, end: int, processor: dict) -> Path:
     model, rng = family.model_config(numbers), np.random.default_rng(0)
 
     def random(path, leaf):
-        scale = 1.0 if path_name(path).endswith("scale") else 0.0
+        scale = 1.0 if path_of(path).endswith("scale") else 0.0
         return (scale + rng.normal(0, 0.1, leaf.shape)).astype(np.float32)
 
     params = jax.tree.map_with_path(random, abstract_parameters(model))

@@ -20,7 +20,6 @@ from mmrpt_jax.reporting.table import format_table, write_table
 from mmrpt_jax.stages.mmrpt.plan import policy_update
 from mmrpt_jax.stages.opening import model_config
 from mmrpt_jax.training.compute import update_flops
-from mmrpt_jax.training.host_memory import drives_accelerators, keep_freed_memory
 from mmrpt_jax.training.state import new_state
 
 _OUT = flags.DEFINE_string("out", "", "Stem of <out>.json and <out>.txt; nothing is written if empty.")
@@ -46,8 +45,6 @@ class Work(NamedTuple):
 
 def main(_: list[str]) -> None:
     """Entry point."""
-    if not drives_accelerators():
-        keep_freed_memory()
     scenes = mmrpt_scenes.get_config()
     works = {"scenes": policy_work(scenes), "4 times as wide": policy_work(wider(scenes))}
     rows = measure(product_work(_PRODUCT), works, repeats=_REPEATS.value)

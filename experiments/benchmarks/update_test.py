@@ -37,8 +37,6 @@ def test_the_command_writes_its_table(monkeypatch, tmp_path, capsys):
     config.model.decoder.layers = config.model.vision.transformer.layers = 1
     monkeypatch.setattr(update.mmrpt_scenes, "get_config", lambda: config)
     monkeypatch.setattr(update, "_PRODUCT", 8)
-    # What it changes it would change for the tests that follow.
-    monkeypatch.setattr(update, "keep_freed_memory", lambda: None)
     with flagsaver.as_parsed(out=str(tmp_path / "update"), repeats="2"):
         update.main([])
     rows = json.loads((tmp_path / "update.json").read_text())["rows"]

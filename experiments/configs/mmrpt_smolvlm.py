@@ -22,8 +22,10 @@ def get_config() -> ConfigDict:
     config.init.hf = "checkpoints/SmolVLM2-256M-Video-Instruct"
     config.mesh.update(data=-1, fsdp=1)
     config.train.lora.update(rank=16, alpha=32.0, targets=("decoder",))
-    # Up to 12 crops of 512 x 512 pixels and the whole image, each of 1,024 patches and 64 tokens.
-    config.data.update(patch_counts=(5120, 9216, 13_312), prompt_lengths=(640, 1280), branch_lengths=(256,))
+    # Up to 16 crops of 512 x 512 pixels and the whole image, each of 1,024 patches and 64 tokens.
+    config.data.update(
+        patch_counts=(9216, 13_312, 17_408), prompt_lengths=(1280, 1536), branch_lengths=(256,)
+    )
     config.fill.update(batch_size=16, learning_rate=1e-4)
     config.score.batch_size = config.evaluate.batch_size = 8
     config.rl.update(prompts_per_step=16, micro_batches=2, learning_rate=2e-5)

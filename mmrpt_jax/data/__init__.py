@@ -3,6 +3,8 @@
 One record format, sidecars joined by id, images, the tokenizer, prompts, Grain pipelines.
 """
 
+import os
+
 from mmrpt_jax.data.escape import escape_placeholders as escape_placeholders
 from mmrpt_jax.data.images import ImageError as ImageError
 from mmrpt_jax.data.images import decode_image as decode_image
@@ -19,3 +21,6 @@ from mmrpt_jax.data.tfds_view import open_tfds as open_tfds
 from mmrpt_jax.data.tokenizer import Tokenizer as Tokenizer
 from mmrpt_jax.data.tokenizer import load_tokenizer as load_tokenizer
 from mmrpt_jax.data.tokenizer import train_tokenizer as train_tokenizer
+
+# Of `transformers` only tokenizers and configs are used; that it finds no torch is as it should be.
+os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")

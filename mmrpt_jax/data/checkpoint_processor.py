@@ -12,6 +12,7 @@ from mmrpt_jax.data.checkpoint_tokenizer import CheckpointTokenizer
 from mmrpt_jax.data.preprocessing.image_text import ImageText
 from mmrpt_jax.data.preprocessing.patches import stack_patches
 from mmrpt_jax.data.preprocessing.preprocessor import ImagePreprocessor, Layout
+from mmrpt_jax.data.preprocessing.sizes import UnusableImageError
 from mmrpt_jax.data.processor import Pixels
 from mmrpt_jax.data.prompts import pad_prompts
 from mmrpt_jax.masking import GREY
@@ -51,10 +52,7 @@ class CheckpointProcessor:
 
     def inputs(self, texts: Sequence[str], views: Sequence[TiledView]) -> tuple[ImagePatches, PromptTokens]:
         """As `Processor.inputs`; prompts may differ in their number of images."""
-        rows = [
-            self._encode(text, view.layouts, sample=place)
-            for place, (text, view) in enumerate(zip(texts, views, strict=True))
-        ]
+        rows = [self._encode(text, view.layouts) for text, view in zip(texts, views, strict=True)]
         merge = self.preprocessor.merge
         patches = stack_patches([view.patches for view in views], counts=self.patch_counts, merge=merge)
         return patches, pad_prompts(self.tokenizer, rows, lengths=self.lengths)
@@ -63,23 +61,25 @@ class CheckpointProcessor:
         self, texts: Sequence[str], *, lengths: Sequence[int] | None = None, answered: bool = True
     ) -> PromptTokens:
         """As `Processor.prompts`."""
-        rows = [self._encode(text, (), sample=place, answered=answered) for place, text in enumerate(texts)]
+        rows = [self._encode(text, (), answered=answered) for text in texts]
         return pad_prompts(self.tokenizer, rows, lengths=lengths or self.lengths)
 
-    def _encode(
-        self, text: str, layouts: Sequence[Layout], *, sample: int, answered: bool = True
-    ) -> list[int]:
-        options = {"image_text": self.image_text, "layouts": layouts, "sample": sample, "answered": answered}
+    def _encode(self, text: str, layouts: Sequence[Layout], *, answered: bool = True) -> list[int]:
+        # Errors name a prompt by its text.
+        options = {"image_text": self.image_text, "layouts": layouts, "sample": text, "answered": answered}
         return encode_chat(self.tokenizer, [user_message(text)], **options)
 
     def fits(self, text: str, height: int, width: int) -> bool:
         """As `Processor.fits`."""
-        layout = self.preprocessor.layout(height, width)
+        try:
+            layout = self.preprocessor.layout(height, width)
+        except UnusableImageError:
+            return False
         layouts = [layout] * sum(part["type"] == "image" for part in user_message(text)["content"])
         patches = sum(sum(layout.tokens) for layout in layouts) * self.preprocessor.merge**2
         if patches > max(self.patch_counts):
             return False
-        return len(self._encode(text, layouts, sample=0)) <= max(self.lengths)
+        return len(self._encode(text, layouts)) <= max(self.lengths)
 
     def hide(self, view: TiledView, tokens: Int[np.ndarray, "hidden"]) -> TiledView:
         """As `Processor.hide`."""

@@ -1,6 +1,5 @@
 """The tokenizer and chat template of a public checkpoint, behind the interface of our own tokenizer."""
 
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ import numpy as np
 import transformers
 
 from mmrpt_jax.data.tokenizer import EOS, IMAGE, PAD, Encoding, Tokenizer
+from mmrpt_jax.models.json_file import read_json_object
 
 # Special tokens that announce, frame or stand for pictures: read, never written.
 _VISUAL = re.compile(r"image|img|vision|video|row_\d+_col_\d+")
@@ -155,13 +155,13 @@ def _processor_template(directory: Path) -> str | None:
     old, new = directory / "chat_template.json", directory / "chat_template.jinja"
     if new.exists() or not old.exists():
         return None
-    return json.loads(old.read_text(encoding="utf-8"))["chat_template"]
+    return read_json_object(old).get("chat_template")
 
 
 def _stop_ids(directory: Path, *fallbacks: int | Sequence[int] | None) -> tuple[int, ...]:
     """Of the generation config; else the first of `fallbacks` that is set."""
     path = directory / "generation_config.json"
-    generation = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    generation = read_json_object(path) if path.exists() else {}
     for ids in (generation.get("eos_token_id"), *fallbacks):
         if ids is not None:
             return (ids,) if isinstance(ids, int) else tuple(ids)

@@ -1,6 +1,6 @@
 import pytest
 
-from mmrpt_jax.data.fitting import keep_captions
+from mmrpt_jax.data.fitting import NOTHING_LEFT, keep_captions
 
 
 def record(name, *captions):
@@ -11,11 +11,11 @@ RECORDS = [record("x", "a", "a b c d"), record("y"), record("z", "a b c d e"), r
 
 
 def test_captions_that_fit_are_kept_in_order():
-    kept, captions, records = keep_captions(RECORDS, lambda row, text: len(text.split()) < 4)
+    kept, left = keep_captions(RECORDS, lambda row, text: None if len(text.split()) < 4 else "too long")
     assert [(row["id"], row["captions"]) for row in kept] == [("x", ["a"]), ("w", ["a b"])]
-    assert (captions, records) == (2, 2)
+    assert left == {"too long": 2, NOTHING_LEFT: 2}
 
 
 def test_nothing_fits():
-    with pytest.raises(ValueError, match=r"of 4 records none has a caption that fits \(4 are too long\)"):
-        keep_captions(RECORDS, lambda row, text: False)
+    with pytest.raises(ValueError, match=r"of 4 records none can be used: 4 records with no .*, 4 too long$"):
+        keep_captions(RECORDS, lambda row, text: "too long")

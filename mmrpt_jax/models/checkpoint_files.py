@@ -1,12 +1,15 @@
 """A checkpoint's directory as the Hugging Face hub lays it out: safetensors, whole or in shards with an index."""
 
-import json
+import hashlib
 from pathlib import Path
 
+from mmrpt_jax.models.json_file import read_json_object
 from mmrpt_jax.models.safetensors_file import StoredTensor, read_header
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+# Bytes.
+_GLANCE = 2**20
 _PICKLES = (".bin", ".pt", ".pth")
 
 
@@ -32,12 +35,24 @@ def open_checkpoint(path: Path) -> dict[str, StoredTensor]:
     raise FileNotFoundError(f"no weights at {path}: neither {WEIGHTS} nor {INDEX}")
 
 
+def fingerprint(folder: Path) -> str:
+    """Tells a checkpoint from another of the same names and shapes, without reading all of it.
+
+    Of `config.json`, and of size, beginning and end of every file of weights, each of a mebibyte.
+    """
+    found = hashlib.sha256()
+    for path in sorted([*folder.glob("*config.json"), *folder.glob("*.safetensors")]):
+        size = path.stat().st_size
+        found.update(f"{path.name} {size}\n".encode())
+        with path.open("rb") as file:
+            found.update(file.read(_GLANCE))
+            file.seek(max(0, size - _GLANCE))
+            found.update(file.read(_GLANCE))
+    return found.hexdigest()
+
+
 def _open_shards(index: Path) -> dict[str, StoredTensor]:
-    try:
-        content = json.loads(index.read_bytes())
-    except (ValueError, RecursionError):
-        raise ValueError(f"{index} is not JSON") from None
-    match content:
+    match read_json_object(index):
         case {"weight_map": dict(places)} if all(isinstance(file, str) for file in places.values()):
             pass
         case _:

@@ -53,7 +53,7 @@ def test_of_two_with_one_name_the_index_chooses(tmp_path):
         (b"{", "is not JSON"),
         (b"\xff", "is not JSON"),
         (b"[" * 100_000, "is not JSON"),
-        (b"[]", "has no weight_map"),
+        (b"[]", "holds no JSON object"),
         (b"{}", "has no weight_map"),
         ({"a": 1}, "has no weight_map"),
         ({"a": "gone.safetensors"}, "not in its directory: 'gone.safetensors'"),

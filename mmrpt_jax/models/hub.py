@@ -4,7 +4,7 @@ from pathlib import Path
 
 from huggingface_hub import snapshot_download
 
-_HUB = "hub:"
+HUB = "hub:"
 _DOWNLOADED = ["*.safetensors", "*.json", "*.txt", "*.jinja"]
 
 
@@ -17,8 +17,8 @@ def resolve_checkpoint(name: str) -> Path:
         FileNotFoundError: there is no such directory.
         ValueError: what follows "hub:" is not an owner and a name.
     """
-    if name.startswith(_HUB):
-        repository = name.removeprefix(_HUB)
+    if name.startswith(HUB):
+        repository = name.removeprefix(HUB)
         if repository.count("/") != 1:
             raise ValueError(f"{name!r} names no repository: write hub:owner/name")
         # Folders hold the same model in other formats.

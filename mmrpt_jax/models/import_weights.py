@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmrpt_jax.models.checkpoint_files import open_checkpoint
+from mmrpt_jax.models.paths import path_of
 from mmrpt_jax.models.safetensors_file import StoredTensor
-from mmrpt_jax.models.weight_table import Weight, flatten, match_table, path_name, respelled
+from mmrpt_jax.models.weight_table import Weight, flatten, match_table, respelled
 
 _Index = tuple[slice, ...]
 
@@ -44,12 +45,8 @@ def read_weights(
         ValueError: names all tensors that are missing, unexpected, of another shape or quantized, before anything is
             read; or says why the files or the table are refused.
     """
-    stored = {respelled(name, spellings): tensor for name, tensor in open_checkpoint(Path(path)).items()}
     leaves = flatten(abstract)
-    weights = match_table(table, leaves)
-    problems = _misfits(stored, weights, leaves, ignored)
-    if problems:
-        raise ValueError(f"{path} does not fit this model:" + "".join(f"\n  {line}" for line in problems))
+    stored, weights = check_fit(path, table, leaves, ignored=ignored, spellings=spellings)
 
     def load(name: str) -> jax.Array:
         leaf, weight = leaves[name], weights[name]
@@ -60,7 +57,39 @@ def read_weights(
     # The largest first, while little else is held: on the way to its device a tensor is there twice.
     order = sorted(leaves, key=lambda name: -leaves[name].size)
     loaded = {name: load(name) for name in order}
-    return jax.tree.map_with_path(lambda key, _: loaded[path_name(key)], abstract)
+    return jax.tree.map_with_path(lambda key, _: loaded[path_of(key)], abstract)
+
+
+def check_fit(
+    path: str | os.PathLike[str],
+    table: Iterable[Weight],
+    leaves: Mapping[str, Any],
+    *,
+    ignored: Collection[str] = (),
+    spellings: Mapping[str, str] = MappingProxyType({}),
+) -> tuple[dict[str, StoredTensor], dict[str, Weight]]:
+    """Compares a checkpoint's names and shapes with those of a model, without reading a number.
+
+    Args:
+        path: as in `read_weights`, like the rest.
+        table: where the checkpoint keeps which of our weights.
+        leaves: (abstract) parameters by path.
+        ignored: patterns of names that are not used.
+        spellings: other beginnings of names.
+
+    Returns:
+        The checkpoint's tensors as the table names them, and the table's entry for each leaf.
+
+    Raises:
+        FileNotFoundError: no weights there.
+        ValueError: as `read_weights`.
+    """
+    stored = {respelled(name, spellings): tensor for name, tensor in open_checkpoint(Path(path)).items()}
+    weights = match_table(table, leaves)
+    problems = _misfits(stored, weights, leaves, ignored)
+    if problems:
+        raise ValueError(f"{path} does not fit this model:" + "".join(f"\n  {line}" for line in problems))
+    return stored, weights
 
 
 def _misfits(

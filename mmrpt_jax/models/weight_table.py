@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from mmrpt_jax.models.paths import path_of
+
 
 class Layout(NamedTuple):
     """How the numbers of one weight lie on either side; each function undoes the other.
@@ -99,12 +101,7 @@ class Weight(NamedTuple):
 
 def flatten(tree: Any) -> dict[str, Any]:
     """Leaves of a tree of parameters by path, "decoder/layers/query/kernel"."""
-    return {path_name(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
-
-
-def path_name(path: tuple[Any, ...]) -> str:
-    """The keys of a nested dict joined by slashes."""
-    return "/".join(part.key for part in path)
+    return {path_of(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
 
 
 def respelled(name: str, spellings: Mapping[str, str]) -> str:

@@ -104,6 +104,22 @@ def at_least(config: ConfigDict, field: str, least: float, *, above: bool = Fals
         raise ConfigError(f"config.{field} is {value}: it must be {'above' if above else 'at least'} {least}")
 
 
+def check_kl(config: ConfigDict, *sections: str) -> None:
+    """Checks that no section weighs a KL term that it does not have.
+
+    Raises:
+        ConfigError: one does.
+    """
+    for section in sections:
+        loss = value_of(config, section)
+        at_least(config, f"{section}.kl_coefficient", 0)
+        if loss.kl == "none" and loss.kl_coefficient:
+            raise ConfigError(
+                f"config.{section}.kl_coefficient is {loss.kl_coefficient} and config.{section}.kl is 'none': name "
+                "a KL, or set the coefficient to 0"
+            )
+
+
 def check_groups(config: ConfigDict, section: str) -> None:
     """Checks that `config.<section>` draws groups that can be compared.
 

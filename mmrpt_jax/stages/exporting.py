@@ -5,8 +5,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from mmrpt_jax.models.checkpoint_files import WEIGHTS
 from mmrpt_jax.models.config import LoraConfig
 from mmrpt_jax.models.export_weights import write_weights
+from mmrpt_jax.models.hub import HUB
+from mmrpt_jax.models.json_file import read_json_object
 from mmrpt_jax.models.lora import merge_lora
 from mmrpt_jax.models.peft_export import save_peft_adapter
 from mmrpt_jax.stages.checks import ConfigError
@@ -29,12 +32,15 @@ def export_model(run: Run, arm: str, directory: Path) -> None:
     published, params = _published(run), run.arm(arm)
     if run.config.train.lora.rank:
         params = merge_lora(params, _lora(run))
-    write_weights(directory, published.weight_table, params, others=published.fixed_tensors)
+    options = {"others": published.fixed_tensors, "max_shard_bytes": published.max_shard_bytes}
+    write_weights(directory, published.weight_table, params, **options)
+    if (directory / WEIGHTS).exists():
+        (directory / WEIGHTS).rename(directory / published.weights_name)
     for path in sorted(published.folder.iterdir()):
         if (path.suffix in _KEPT and not path.name.endswith(_INDEX)) or path.name in published.companions:
             shutil.copyfile(path, directory / path.name)
     for path in directory.glob("*config.json"):
-        numbers = json.loads(path.read_text(encoding="utf-8"))
+        numbers = read_json_object(path)
         said = _with_dtype(numbers, run.config.train.param_dtype)
         if said != numbers:
             path.write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
@@ -50,7 +56,8 @@ def export_adapter(run: Run, arm: str, directory: Path) -> None:
     published = _published(run)
     if not run.config.train.lora.rank:
         raise ConfigError(f"{run.workdir} trained no adapters: export the whole model")
-    save_peft_adapter(directory, run.arm(arm), _lora(run), published.module_table, base=run.config.init.hf)
+    base = run.config.init.hf.removeprefix(HUB)
+    save_peft_adapter(directory, run.arm(arm), _lora(run), published.module_table, base=base)
 
 
 def _published(run: Run) -> Published | PublishedUnified:

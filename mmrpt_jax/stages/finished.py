@@ -14,7 +14,7 @@ from mmrpt_jax.stages.checks import ConfigError
 from mmrpt_jax.stages.completion import is_complete
 from mmrpt_jax.stages.opening import open_processor
 from mmrpt_jax.stages.run import Run
-from mmrpt_jax.stages.workdir import demand_files
+from mmrpt_jax.stages.workdir import check_same_beginning, demand_files
 
 
 def read_config(workdir: str | Path) -> ConfigDict:
@@ -49,8 +49,12 @@ def open_finished(
         raise ConfigError(
             f"{folder}: the config.mesh of the run does not suit this machine: {error}"
         ) from None
-    processor = open_processor(config, folder)
-    model = model_of(config, processor.tokenizer.vocab_size)
+    check_same_beginning(config, folder)
+    try:
+        processor = open_processor(config, folder)
+        model = model_of(config, processor.tokenizer.vocab_size)
+    except ValueError as error:
+        raise ConfigError(f"{folder}: what the run began with cannot be read any more: {error}") from error
     return Run(config, folder, processor, model, None, mesh)
 
 

@@ -50,9 +50,16 @@ def open_source(config: ConfigDict, *, captions: int, size: int | None = None) -
 
 
 def model_config(config: ConfigDict, vocab_size: int) -> VLMConfig:
-    """The model that a config describes, or that of the checkpoint it names, which has a vocabulary of its own."""
+    """The model that a config describes, or that of the checkpoint it names, which has a vocabulary of its own.
+
+    Raises:
+        ValueError: that checkpoint draws, too.
+    """
     if config.init.hf:
-        return with_training(open_published(config.init.hf).model, config)
+        published = open_published(config.init.hf)
+        if isinstance(published, PublishedUnified):
+            raise ValueError(f"the checkpoint in {published.folder} draws: it is lvrpo that trains it whole")
+        return with_training(published.model, config)
     vision = config.model.vision.to_dict()
     transformer = TransformerConfig(rope=None, **vision.pop("transformer"))
     model = VLMConfig(

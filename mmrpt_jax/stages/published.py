@@ -1,8 +1,7 @@
 """A public checkpoint to begin with, as `config.init.hf` names it: its model, what it reads, its weights."""
 
 import dataclasses
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -14,14 +13,19 @@ from mmrpt_jax.data.checkpoint_processor import CheckpointProcessor
 from mmrpt_jax.data.checkpoint_tokenizer import load_checkpoint_tokenizer
 from mmrpt_jax.data.preprocessing.families import image_text, read_preprocessor
 from mmrpt_jax.data.preprocessing.preprocessor import ImagePreprocessor
-from mmrpt_jax.models import VLMConfig
+from mmrpt_jax.models import VLMConfig, abstract_parameters
+from mmrpt_jax.models.checkpoint_files import WEIGHTS
 from mmrpt_jax.models.families.drawing import drawing_family_of
 from mmrpt_jax.models.families.registry import Family, find_family
 from mmrpt_jax.models.hub import resolve_checkpoint
-from mmrpt_jax.models.import_weights import read_weights
-from mmrpt_jax.models.weight_table import Weight
+from mmrpt_jax.models.import_weights import check_fit, read_weights
+from mmrpt_jax.models.json_file import read_json_object
+from mmrpt_jax.models.weight_table import Weight, flatten
 from mmrpt_jax.stages.checks import ConfigError
 from mmrpt_jax.stages.published_unified import PublishedUnified
+
+# Rows of an embedding.
+_COMPARED = 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,11 +43,13 @@ class Published:
     folder: Path
     numbers: dict[str, Any]
     family: Family
-    # Files of weights beside the model's, and tensors in its own that are no weights.
-    companions: ClassVar[tuple[str, ...]] = ()
-    fixed_tensors: ClassVar[Mapping[str, np.ndarray]] = MappingProxyType({})
     preprocessor: ImagePreprocessor
     model: VLMConfig
+    # How its weights are written: in which files, and what stands beside them.
+    max_shard_bytes: ClassVar[int] = 5 * 10**9
+    weights_name: ClassVar[str] = WEIGHTS
+    companions: ClassVar[tuple[str, ...]] = ()
+    fixed_tensors: ClassVar[Mapping[str, np.ndarray]] = MappingProxyType({})
 
     def processor(self, data: ConfigDict) -> CheckpointProcessor:
         """What it reads, in the buckets of `config.data`."""
@@ -68,17 +74,37 @@ class Published:
 
     def weights(self, abstract: Any) -> Any:
         """Its weights, in the types and on the devices of `abstract`; raises as `read_weights`."""
-        return read_weights(
-            self.folder,
-            self.weight_table,
-            abstract,
-            ignored=self.family.ignored,
-            spellings=self.family.spellings,
-        )
+        return read_weights(self.folder, self.weight_table, abstract, **self._naming)
+
+    def check_weights(self) -> None:
+        """Compares names and shapes with those of the model; raises as `read_weights`.
+
+        Raises:
+            ValueError: the model's output matrix is its embedding, and the checkpoint has another one.
+        """
+        leaves = flatten(abstract_parameters(self.model))
+        stored, weights = check_fit(self.folder, self.weight_table, leaves, **self._naming)
+        heads = [tensor for name, tensor in stored.items() if name.endswith("lm_head.weight")]
+        if self.model.tied and heads:
+            embedding = stored[weights["embedding"].theirs]
+            # What is trained apart differs everywhere.
+            if not np.array_equal(*(tensor.view()[:_COMPARED] for tensor in (heads[0], embedding))):
+                raise ValueError(
+                    f"{self.folder} has an output matrix beside its embedding, and its config.json says that they are "
+                    "one: set tie_word_embeddings to false"
+                )
+
+    @property
+    def _naming(self) -> dict[str, Any]:
+        return {"ignored": self.family.ignored, "spellings": self.family.spellings}
 
 
-def check_published(config: ConfigDict) -> None:
+def check_published(config: ConfigDict, model_of: Callable[[ConfigDict, int], Any]) -> None:
     """Checks that the checkpoint of `config.init.hf` can be read, where one is named.
+
+    Args:
+        config: with its `init` and `data`.
+        model_of: the model that a config and a number of token ids describe.
 
     Raises:
         ConfigError: it cannot, or something else is named to begin with.
@@ -95,9 +121,18 @@ def check_published(config: ConfigDict) -> None:
             "config.data.patch_counts is empty: say how many patches the images of a prompt may have, as in (256, 1024)"
         )
     try:
-        open_published(config.init.hf).processor(config.data)
+        published = open_published(config.init.hf)
+        processor = published.processor(config.data)
+        processor.prompts(["a prompt"])
+        published.check_weights()
+        model_of(config, processor.tokenizer.vocab_size)
     except (OSError, ValueError) as error:
         raise ConfigError(f"config.init.hf: {error}") from error
+    token = processor.preprocessor.merge**2
+    if odd := [count for count in config.data.patch_counts if count % token]:
+        raise ConfigError(
+            f"config.data.patch_counts: {odd[0]} is no multiple of {token}, the patches of a visual token"
+        )
 
 
 def open_published(name: str) -> Published | PublishedUnified:
@@ -113,7 +148,7 @@ def open_published(name: str) -> Published | PublishedUnified:
     path = folder / "config.json"
     if not path.is_file():
         raise FileNotFoundError(f"{folder} is no checkpoint: there is no config.json in it")
-    numbers = json.loads(path.read_text(encoding="utf-8"))
+    numbers = read_json_object(path)
     family = find_family(numbers)
     try:
         model = family.model_config(numbers)

@@ -1,9 +1,10 @@
-"""A public checkpoint that draws, too, to begin with: also `published.Published`, and the autoencoder beside it."""
+"""A public checkpoint that draws, too, and the autoencoder beside it; it is used like a `published.Published`."""
 
 import dataclasses
 import functools
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -11,13 +12,13 @@ from ml_collections import ConfigDict
 from mmrpt_jax.data.checkpoint_processor import CheckpointProcessor
 from mmrpt_jax.data.checkpoint_tokenizer import CheckpointTokenizer, load_checkpoint_tokenizer
 from mmrpt_jax.data.preprocessing.families import DRAWING_CONVENTIONS
-from mmrpt_jax.models import VLMConfig
+from mmrpt_jax.models import VLMConfig, abstract_parameters
 from mmrpt_jax.models.autoencoder import Autoencoder
 from mmrpt_jax.models.checkpoint_files import open_checkpoint
 from mmrpt_jax.models.config import UnifiedConfig
 from mmrpt_jax.models.families.drawing import DRAWING_FAMILIES, DrawingFamily
-from mmrpt_jax.models.import_weights import read_weights
-from mmrpt_jax.models.weight_table import Weight
+from mmrpt_jax.models.import_weights import check_fit, read_weights
+from mmrpt_jax.models.weight_table import Weight, flatten
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +32,14 @@ class PublishedUnified:
 
     folder: Path
     kind: str
+
+    # Its own code opens one file.
+    max_shard_bytes: ClassVar[int] = sys.maxsize
+
+    @property
+    def weights_name(self) -> str:
+        """Of the file with the model's weights."""
+        return self._family.weights_name
 
     @property
     def companions(self) -> tuple[str, ...]:
@@ -55,7 +64,10 @@ class PublishedUnified:
         """
         numbers, shapes = self._family.read_config(self.folder), self._shapes()
         marks = tuple(self._id(mark) for mark in self._family.image_marks)
-        return self._family.model_config(numbers, shapes, image_marks=marks, image_size=image_size)
+        try:
+            return self._family.model_config(numbers, shapes, image_marks=marks, image_size=image_size)
+        except KeyError as error:
+            raise ValueError(f"the files in {self.folder} do not say {error}") from error
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         return {name: tensor.shape for name, tensor in open_checkpoint(self._weights_file).items()}
@@ -89,6 +101,11 @@ class PublishedUnified:
         table = self.weight_table
         unused = [w.theirs.replace("{layer}", "*") for w in table if w.ours.split("/")[0] not in abstract]
         return read_weights(self._weights_file, table, abstract, ignored=[*self._family.ignored, *unused])
+
+    def check_weights(self) -> None:
+        """Compares names and shapes with those of the model, without reading a number; raises as `read_weights`."""
+        leaves = flatten(abstract_parameters(self.unified()))
+        check_fit(self._weights_file, self.weight_table, leaves, ignored=self._family.ignored)
 
     def autoencoder(self) -> Autoencoder:
         """Between pictures and the latents that it draws; raises as `read_weights`."""

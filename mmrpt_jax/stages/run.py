@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from mmrpt_jax.data.escape import escape_placeholders
 from mmrpt_jax.data.examples import AUGMENTATIONS, Pixels, SeeImage
-from mmrpt_jax.data.fitting import keep_captions
+from mmrpt_jax.data.fitting import describe, keep_captions
 from mmrpt_jax.data.images import image_size
 from mmrpt_jax.data.pipeline import make_dataset, make_iterator
 from mmrpt_jax.data.processor import Processor
@@ -29,6 +29,7 @@ from mmrpt_jax.models.paths import overlay, split
 from mmrpt_jax.models.sharding import batch_sharding
 from mmrpt_jax.models.unified import copy_experts
 from mmrpt_jax.models.weights import load_weights, save_weights
+from mmrpt_jax.stages.checks import ConfigError
 from mmrpt_jax.stages.opening import open_autoencoder, open_source
 from mmrpt_jax.stages.published import open_published
 from mmrpt_jax.stages.trained import what_trains
@@ -94,19 +95,22 @@ class Run:
     def _records(self) -> RandomAccess[Any]:
         longest = max(self.config.data.caption_lengths)
 
-        def fits(record: Record, caption: str) -> bool:
-            text = escape_placeholders(caption)
+        def misfit(record: Record, caption: str) -> str | None:
+            text, size = escape_placeholders(caption), image_size(record["image"])
+            if not self.processor.fits(self.wording.caption, *size):
+                return "captions of images that config.data.patch_counts or config.data.prompt_lengths do not hold"
             # The longest prompt made of a caption shows all of it but one word, and a blank.
             masked = self.wording.fill_prompt(f"{text} {MASK}")
             short = len(self.tokenizer.encode(f"{text}{EOS}").ids) <= longest
-            return short and self.processor.fits(masked, *image_size(record["image"]))
+            fits = short and self.processor.fits(masked, *size)
+            return None if fits else "captions too long for config.data's lengths"
 
-        kept, captions, records = keep_captions(open_source(self.config, captions=1), fits)
-        if captions or records:
-            self.log(
-                f"   left out: {captions} captions too long for config.data's lengths, "
-                f"{records} records with no caption to use"
-            )
+        try:
+            kept, left = keep_captions(open_source(self.config, captions=1), misfit)
+        except ValueError as error:
+            raise ConfigError(f"{self.config.data.path}: {error}") from error
+        if left:
+            self.log(f"   left out: {describe(left)}")
         return kept
 
     @property

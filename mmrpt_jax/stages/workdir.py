@@ -9,7 +9,9 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
+from mmrpt_jax.models.checkpoint_files import fingerprint
 from mmrpt_jax.models.config import UnifiedConfig, VLMConfig
+from mmrpt_jax.models.hub import resolve_checkpoint
 from mmrpt_jax.models.sharding import make_mesh
 from mmrpt_jax.stages.checks import ConfigError
 from mmrpt_jax.stages.completion import write_whole
@@ -58,9 +60,10 @@ def open_run(
         model_of: the model that a config and a number of token ids describe.
 
     Raises:
-        ConfigError: the folder holds another experiment.
+        ConfigError: the folder holds another experiment, or what it began with is another checkpoint now.
     """
     folder = open_workdir(config, workdir)
+    check_same_beginning(config, folder)
     processor = open_processor(config, folder)
     with MetricWriter(folder) as writer:
         model = model_of(config, processor.tokenizer.vocab_size)
@@ -99,6 +102,24 @@ def _check_same_experiment(before: dict, now: dict, workdir: Path) -> None:
             raise ConfigError(
                 f"{workdir} holds an experiment with another config.{field}: go on with that, or name another folder"
             )
+
+
+def check_same_beginning(config: ConfigDict, workdir: Path) -> None:
+    """What trains is written without what it rests on, which must therefore stay what it was.
+
+    Raises:
+        ConfigError: another checkpoint stands where the run found its own.
+    """
+    if not config.init.hf:
+        return
+    path, found = workdir / "begun_with.json", fingerprint(resolve_checkpoint(config.init.hf))
+    if not path.exists():
+        write_whole(path, json.dumps({"hf": config.init.hf, "fingerprint": found}, indent=2))
+    elif json.loads(path.read_text())["fingerprint"] != found:
+        raise ConfigError(
+            f"{workdir} began with another checkpoint than the one in {config.init.hf}: put that one back, or name "
+            "another folder for the run"
+        )
 
 
 def _keep_compiled(config: ConfigDict, workdir: Path) -> None:

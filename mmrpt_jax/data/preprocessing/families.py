@@ -1,7 +1,6 @@
 """Which preprocessing a checkpoint asks for: its JSON files in, our numbers out."""
 
 import dataclasses
-import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,6 +14,8 @@ from mmrpt_jax.data.preprocessing.image_text import FramedRun, ImageText, Number
 from mmrpt_jax.data.preprocessing.preprocessor import ImagePreprocessor
 from mmrpt_jax.data.preprocessing.sizes import BoundedEdges, FixedSize, PixelBudget
 from mmrpt_jax.data.preprocessing.tiles import PanAndScan, SplitTiles, Tiling, WholeImage
+from mmrpt_jax.models.families.lineage import CLIP_MEAN, CLIP_STD
+from mmrpt_jax.models.json_file import read_json_object
 
 Numbers = Mapping[str, Any]
 Config = transformers.PretrainedConfig
@@ -23,7 +24,6 @@ Config = transformers.PretrainedConfig
 _RESAMPLE: Mapping[int, ResizeMethod] = MappingProxyType(
     {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box"}
 )
-_CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 _HALF = (0.5, 0.5, 0.5)
 
 
@@ -120,8 +120,8 @@ class Conventions(NamedTuple):
 # By `model_type` of the checkpoint's config.
 FAMILIES: Mapping[str, Family] = MappingProxyType(
     {
-        "qwen2_5_vl": Family(_pixel_budget, _QWEN_TEXT, "bicubic", _CLIP_MEAN, _CLIP_STD),
-        "qwen3_vl": Family(_pixel_budget, _QWEN_TEXT, "bicubic", _CLIP_MEAN, _CLIP_STD),
+        "qwen2_5_vl": Family(_pixel_budget, _QWEN_TEXT, "bicubic", CLIP_MEAN, CLIP_STD),
+        "qwen3_vl": Family(_pixel_budget, _QWEN_TEXT, "bicubic", CLIP_MEAN, CLIP_STD),
         "idefics3": Family(_split_tiles, NumberedTiles(), "lanczos"),
         "smolvlm": Family(_split_tiles, NumberedTiles(), "lanczos"),
         "gemma3": Family(_pooled_square, _GEMMA_TEXT, "bilinear"),
@@ -174,12 +174,6 @@ def bagel_understanding(patch_size: int = 14, max_edge: int = 980) -> ImagePrepr
     return ImagePreprocessor(tiling, patch_size, 1, "bicubic", _HALF, _HALF)
 
 
-def bagel_drawing(patch_size: int = 16) -> ImagePreprocessor:
-    """What BAGEL's autoencoder reads: as many latent tokens as there are patches of 16 x 16 pixels."""
-    tiling = WholeImage(BoundedEdges(patch_size, min_edge=512, max_edge=1024, max_pixels=14 * 14 * 9 * 1024))
-    return ImagePreprocessor(tiling, patch_size, 1, "bicubic", _HALF, _HALF)
-
-
 # Of families that draw, named as in `models.families.drawing`.
 DRAWING_CONVENTIONS: Mapping[str, Conventions] = MappingProxyType(
     {"bagel": Conventions(BAGEL_TEXT, BAGEL_TEMPLATE, bagel_understanding)}
@@ -198,7 +192,7 @@ def _processor_numbers(directory: Path) -> Numbers:
     """The image processor's numbers: inside `processor_config.json`, or in a file of their own."""
     nested, own = directory / "processor_config.json", directory / "preprocessor_config.json"
     if nested.exists():
-        numbers = json.loads(nested.read_text(encoding="utf-8"))
+        numbers = read_json_object(nested)
         if "image_processor" in numbers:
             return numbers["image_processor"]
     if not own.exists():
@@ -206,7 +200,7 @@ def _processor_numbers(directory: Path) -> Numbers:
             f"{directory} has neither {own.name} nor an image processor in {nested.name}; "
             "copy the checkpoint's processor files there"
         )
-    return json.loads(own.read_text(encoding="utf-8"))
+    return read_json_object(own)
 
 
 def _refuse_unusual(numbers: Numbers, directory: str | Path) -> None:

@@ -7,6 +7,10 @@ from typing import Protocol
 MAX_ASPECT_RATIO = 200
 
 
+class UnusableImageError(ValueError):
+    """An image of a size that the tower cannot take."""
+
+
 class ResizeRule(Protocol):
     """From the size of an image to the size that it is resized to."""
 
@@ -47,10 +51,10 @@ class PixelBudget:
         """Scales both sides alike.
 
         Raises:
-            ValueError: one side is more than 200 times the other.
+            UnusableImageError: one side is more than 200 times the other.
         """
         if max(height, width) > MAX_ASPECT_RATIO * min(height, width):
-            raise ValueError(
+            raise UnusableImageError(
                 f"an image of {height} x {width} pixels is too narrow: one side may be at most {MAX_ASPECT_RATIO} "
                 "times the other; leave it out"
             )

@@ -4,7 +4,6 @@ Its folder has no one `config.json` that says everything: there are `llm_config.
 stands only in BAGEL's own code. What the shapes of the tensors tell is read from them.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,19 +20,23 @@ from mmrpt_jax.models.config import (
     VLMConfig,
 )
 from mmrpt_jax.models.families.lineage import (
-    ACTIVATIONS,
+    activation,
     decoder_sizes,
     decoder_weights,
     linear,
     norm,
     rotary_config,
 )
+from mmrpt_jax.models.families.siglip_tower import TOWER, tower_config, tower_weights
+from mmrpt_jax.models.json_file import read_json_object
 from mmrpt_jax.models.latents import grid_positions
 from mmrpt_jax.models.weight_table import Weight
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 _PARTS = ("llm_config", "vit_config")
+# What its own code opens.
+WEIGHTS_NAME = "ema.safetensors"
 # The tokens around an image, whether it is seen or drawn.
 IMAGE_MARKS = ("<|vision_start|>", "<|vision_end|>")
 # The autoencoder of what is drawn, in the same folder.
@@ -42,7 +45,8 @@ AUTOENCODER = "ae.safetensors"
 _LATENT_POSITIONS, _VISION_POSITIONS = "latent_pos_embed.pos_embed", "vit_pos_embed.pos_embed"
 IGNORED = (_LATENT_POSITIONS, _VISION_POSITIONS)
 _TOWER = "vit_model.vision_model."
-_LAYER = f"{_TOWER}encoder.layers.{{layer}}."
+# Of SigLIP's numbers, what the folder's `vit_config.json` may leave out.
+_LEFT_OUT = {name: TOWER[name] for name in ("hidden_act", "layer_norm_eps")}
 
 
 def is_ours(folder: Path) -> bool:
@@ -51,18 +55,16 @@ def is_ours(folder: Path) -> bool:
 
 
 def weights_file(folder: Path) -> Path:
-    """The file with the weights: those that were averaged over training, if they are there."""
-    averaged = folder / "ema.safetensors"
-    return averaged if averaged.exists() else folder / "model.safetensors"
+    """Where the weights are: those that were averaged over training, if they are there; else what the folder holds."""
+    averaged = folder / WEIGHTS_NAME
+    return averaged if averaged.exists() else folder
 
 
 def read_config(folder: Path) -> dict[str, Any]:
     """What the folder's JSON files say: `config.json` if there is one, and each part under the name of its file."""
     whole = folder / "config.json"
-    config = json.loads(whole.read_text(encoding="utf-8")) if whole.exists() else {}
-    return config | {
-        part: json.loads((folder / f"{part}.json").read_text(encoding="utf-8")) for part in _PARTS
-    }
+    config = read_json_object(whole) if whole.exists() else {}
+    return config | {part: read_json_object(folder / f"{part}.json") for part in _PARTS}
 
 
 def model_config(
@@ -92,7 +94,7 @@ def model_config(
         rope=rotary_config(text),
         qk_norm=True,
         qkv_bias=True,
-        activation=ACTIVATIONS[text["hidden_act"]],
+        activation=activation(text["hidden_act"]),
     )
     vlm = VLMConfig(
         vocab_size=text["vocab_size"],
@@ -109,27 +111,12 @@ def model_config(
 
 def _vision(config: Mapping[str, Any], shapes: Shapes) -> VisionConfig:
     vision = config["vit_config"]
-    width, heads, patch = vision["hidden_size"], vision["num_attention_heads"], vision["patch_size"]
     # `num_hidden_layers` counts a layer more than there are: features are those of the last but one.
     layers = sum(name.startswith(_TOWER) and name.endswith(".layer_norm1.weight") for name in shapes)
-    tower = TransformerConfig(
-        width=width,
-        layers=layers,
-        heads=heads,
-        kv_heads=heads,
-        head_dim=width // heads,
-        mlp=vision["intermediate_size"],
-        rope=None,
-        qkv_bias=True,
-        out_bias=True,
-        gated=False,
-        activation=ACTIVATIONS[vision.get("hidden_act", "gelu_pytorch_tanh")],
-        mlp_bias=True,
-        norm="layer",
-        norm_eps=vision.get("layer_norm_eps", 1e-6),
-    )
+    tower = tower_config({**_LEFT_OUT, **vision, "num_hidden_layers": layers})
+    patch = vision["patch_size"]
     side = _side(shapes, f"{_TOWER}embeddings.position_embedding.weight") * patch
-    connector = ConnectorConfig(activation=ACTIVATIONS[config.get("connector_act", "gelu_pytorch_tanh")])
+    connector = ConnectorConfig(activation=activation(config.get("connector_act", "gelu_pytorch_tanh")))
     return VisionConfig(side, side, patch, tower, connector=connector, token_positions=True)
 
 
@@ -176,21 +163,13 @@ def _shape(shapes: Shapes, name: str) -> tuple[int, ...]:
 def weight_table(model: UnifiedConfig) -> list[Weight]:
     """Our weights and theirs; the decoder's stand there twice, once `_moe_gen`."""
     decoder = decoder_weights("language_model.model.", head="language_model.lm_head")
-    ours = "vision/stack/layers/"
     return [
         *decoder,
         *(_twin(weight) for weight in decoder if weight.ours.startswith("decoder/")),
         # A convolution made linear: a flat patch counts row, column, channel, as ours does.
         *linear("vision/patch_embedding", f"{_TOWER}embeddings.patch_embedding"),
         Weight("vision/positions", f"{_TOWER}embeddings.position_embedding.weight"),
-        *norm(f"{ours}attention_norm", f"{_LAYER}layer_norm1"),
-        *linear(f"{ours}query", f"{_LAYER}self_attn.q_proj"),
-        *linear(f"{ours}key", f"{_LAYER}self_attn.k_proj"),
-        *linear(f"{ours}value", f"{_LAYER}self_attn.v_proj"),
-        *linear(f"{ours}out", f"{_LAYER}self_attn.out_proj"),
-        *norm(f"{ours}mlp_norm", f"{_LAYER}layer_norm2"),
-        *linear(f"{ours}mlp/up", f"{_LAYER}mlp.fc1"),
-        *linear(f"{ours}mlp/down", f"{_LAYER}mlp.fc2"),
+        *tower_weights("vision/stack", f"{_TOWER}encoder"),
         *norm("vision/stack/final_norm", f"{_TOWER}post_layernorm"),
         *linear("vision/connector_in", "connector.fc1"),
         *linear("vision/connector_out", "connector.fc2"),

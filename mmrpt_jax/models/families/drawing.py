@@ -21,7 +21,8 @@ class DrawingFamily(NamedTuple):
         read_config: what its JSON files say.
         model_config: our config, from that, the shapes of the tensors, and the keywords `image_marks` and `image_size`.
         image_marks: the tokens around an image.
-        weights_file: the file with the weights.
+        weights_file: where a folder has its weights.
+        weights_name: of the one file that its own code opens.
         weight_table: the weights of a config and their names.
         ignored: patterns of names that may be in a checkpoint and are not used.
         fixed_tables: those that are not learned, made from a config and the shapes of the tensors.
@@ -34,6 +35,7 @@ class DrawingFamily(NamedTuple):
     model_config: Callable[..., UnifiedConfig]
     image_marks: tuple[str, str]
     weights_file: Callable[[Path], Path]
+    weights_name: str
     weight_table: Callable[[UnifiedConfig], list[Weight]]
     ignored: tuple[str, ...]
     fixed_tables: Callable[[UnifiedConfig, Mapping[str, tuple[int, ...]]], dict[str, np.ndarray]]
@@ -49,6 +51,7 @@ DRAWING_FAMILIES: Mapping[str, DrawingFamily] = MappingProxyType(
             bagel.model_config,
             bagel.IMAGE_MARKS,
             bagel.weights_file,
+            bagel.WEIGHTS_NAME,
             bagel.weight_table,
             bagel.IGNORED,
             bagel.fixed_tables,

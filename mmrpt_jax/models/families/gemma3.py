@@ -6,8 +6,8 @@ from typing import Any
 
 from mmrpt_jax.models.config import ConnectorConfig, RotaryConfig, TransformerConfig, VisionConfig, VLMConfig
 from mmrpt_jax.models.families.lineage import (
-    ACTIVATIONS,
     SANDWICH_NORMS,
+    activation,
     decoder_sizes,
     decoder_weights,
     filled,
@@ -89,7 +89,7 @@ def model_config(config: Mapping[str, Any]) -> VLMConfig:
             out_bias=text["attention_bias"],
             query_scale=text["query_pre_attn_scalar"] ** -0.5,
             score_softcap=text["attn_logit_softcapping"],
-            activation=ACTIVATIONS[text["hidden_activation"]],
+            activation=activation(text["hidden_activation"]),
             norm="rms_centred",
             sandwich_norms=True,
         ),

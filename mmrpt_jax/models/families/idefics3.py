@@ -5,7 +5,7 @@ from typing import Any
 
 from mmrpt_jax.models.config import ConnectorConfig, TransformerConfig, VisionConfig, VLMConfig
 from mmrpt_jax.models.families.lineage import (
-    ACTIVATIONS,
+    activation,
     decoder_sizes,
     decoder_weights,
     filled,
@@ -48,7 +48,7 @@ def model_config(config: Mapping[str, Any]) -> VLMConfig:
             rope=rotary_config(text),
             qkv_bias=text["attention_bias"],
             out_bias=text["attention_bias"],
-            activation=ACTIVATIONS[text["hidden_act"]],
+            activation=activation(text["hidden_act"]),
             mlp_bias=text["mlp_bias"],
         ),
         vision=_vision(filled(config["vision_config"], _VISION), config.get("scale_factor", 2)),

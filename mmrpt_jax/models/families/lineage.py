@@ -8,13 +8,24 @@ from mmrpt_jax.models.config import RotaryConfig
 from mmrpt_jax.models.weight_table import AS_IS, TRANSPOSE, Weight
 
 # Their names of activations, and ours.
-ACTIVATIONS = {"silu": "silu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "quick_gelu": "quick_gelu"}
+_ACTIVATIONS = {"silu": "silu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "quick_gelu": "quick_gelu"}
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
 def filled(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """A config with what it leaves out: published files hold only what differs from their class's defaults."""
     return {**defaults, **{key: value for key, value in config.items() if value is not None}}
+
+
+def activation(theirs: str) -> str:
+    """Our name of an activation.
+
+    Raises:
+        ValueError: it is not known.
+    """
+    if theirs not in _ACTIVATIONS:
+        raise ValueError(f"the activation {theirs!r} is not known; known are {', '.join(_ACTIVATIONS)}")
+    return _ACTIVATIONS[theirs]
 
 
 def linear(ours: str, theirs: str, *, joint: str = ".", **options: Any) -> list[Weight]:

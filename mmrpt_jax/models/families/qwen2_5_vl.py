@@ -5,9 +5,9 @@ from typing import Any
 
 from mmrpt_jax.models.config import ConnectorConfig, RotaryConfig, TransformerConfig, VisionConfig, VLMConfig
 from mmrpt_jax.models.families.lineage import (
-    ACTIVATIONS,
     CLIP_MEAN,
     CLIP_STD,
+    activation,
     decoder_sizes,
     decoder_weights,
     fused_attention,
@@ -32,7 +32,7 @@ def model_config(config: Mapping[str, Any]) -> VLMConfig:
             local_layers=_sliding_layers(text),
             local_reach=text.get("sliding_window") or 1,
             qkv_bias=True,
-            activation=ACTIVATIONS[text["hidden_act"]],
+            activation=activation(text["hidden_act"]),
         ),
         vision=_vision(config["vision_config"]),
         image_positions="grid",
@@ -66,7 +66,7 @@ def _vision(vision: Mapping[str, Any]) -> VisionConfig:
         qkv_bias=True,
         out_bias=True,
         mlp_bias=True,
-        activation=ACTIVATIONS[vision["hidden_act"]],
+        activation=activation(vision["hidden_act"]),
     )
     # Images come as patches, of any size; given whole, they would have a side of 16 tokens.
     side = 16 * merge * patch

@@ -5,7 +5,7 @@ from typing import Any
 
 from mmrpt_jax.models.config import ConnectorConfig, RotaryConfig, TransformerConfig, VisionConfig, VLMConfig
 from mmrpt_jax.models.families.lineage import (
-    ACTIVATIONS,
+    activation,
     decoder_sizes,
     decoder_weights,
     fused_attention,
@@ -27,7 +27,7 @@ def model_config(config: Mapping[str, Any]) -> VLMConfig:
             qk_norm=True,
             qkv_bias=text.get("attention_bias", False),
             out_bias=text.get("attention_bias", False),
-            activation=ACTIVATIONS[text["hidden_act"]],
+            activation=activation(text["hidden_act"]),
         ),
         vision=_vision(config["vision_config"]),
         image_positions="grid",
@@ -51,7 +51,7 @@ def _vision(vision: Mapping[str, Any]) -> VisionConfig:
         qkv_bias=True,
         out_bias=True,
         gated=False,
-        activation=ACTIVATIONS[vision["hidden_act"]],
+        activation=activation(vision["hidden_act"]),
         mlp_bias=True,
         norm="layer",
     )

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmrpt_jax.models.config import TransformerConfig
-from mmrpt_jax.models.families.lineage import ACTIVATIONS, linear, norm
+from mmrpt_jax.models.families.lineage import activation, linear, norm
 from mmrpt_jax.models.weight_table import Weight, patches
 
 # What a published `config.json` of SigLIP leaves out.
@@ -34,7 +34,7 @@ def tower_config(numbers: Mapping[str, Any]) -> TransformerConfig:
         qkv_bias=True,
         out_bias=True,
         gated=False,
-        activation=ACTIVATIONS[numbers["hidden_act"]],
+        activation=activation(numbers["hidden_act"]),
         mlp_bias=True,
         norm="layer",
         norm_eps=numbers["layer_norm_eps"],

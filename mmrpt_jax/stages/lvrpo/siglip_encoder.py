@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from mmrpt_jax.models.dual_encoder import DualEncoder, DualEncoderConfig
 from mmrpt_jax.models.families import siglip
 from mmrpt_jax.models.import_weights import read_weights
 from mmrpt_jax.models.initialise import abstract_parameters
+from mmrpt_jax.models.json_file import read_json_object
 from mmrpt_jax.models.patches import normalise
 
 # Images or texts at a time; one compilation for each.
@@ -88,7 +88,7 @@ def load_siglip(directory: str | Path) -> SiglipEncoder:
         ValueError: the checkpoint is another model's, or its weights are not what `config.json` says.
     """
     directory = Path(directory)
-    config = siglip.model_config(json.loads((directory / "config.json").read_text(encoding="utf-8")))
+    config = siglip.model_config(read_json_object(directory / "config.json"))
     return SiglipEncoder(
         config,
         read_weights(

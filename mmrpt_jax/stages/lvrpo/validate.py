@@ -20,6 +20,7 @@ from mmrpt_jax.stages.checks import (
     check_files,
     check_groups,
     check_image_size,
+    check_kl,
     one_of,
     value_of,
 )
@@ -79,7 +80,7 @@ def check_config(config: ConfigDict) -> None:
             raise ConfigError(f"config.{field} is empty, so there is nothing to evaluate")
     check_image_size(config)
     check_files(config)
-    check_published(config)
+    check_published(config, unified_config)
     _check_latents(config)
     check_training(config, unified_config)
     check_weights(config, "weights", unified_config)
@@ -90,6 +91,7 @@ def check_config(config: ConfigDict) -> None:
     _check_rewards(config)
     for section in ("understanding", "generation"):
         check_groups(config, section)
+    check_kl(config, "understanding.loss", "generation.losses.grpo", "generation.losses.nft")
     check_batches(
         config,
         [
@@ -155,11 +157,8 @@ def _check_latents(config: ConfigDict) -> None:
 
 
 def _check_drawn_size(config: ConfigDict) -> None:
-    """Checks that a public checkpoint draws, and what the verifier reads."""
-    try:
-        height, width = unified_config(config, config.tokenizer.vocab_size).latent.image_size
-    except ValueError as error:
-        raise ConfigError(f"config.init.hf: {error}") from error
+    """Checks that a public checkpoint draws what the verifier reads; that it draws, `check_published` has found."""
+    height, width = unified_config(config, config.tokenizer.vocab_size).latent.image_size
     if height != width or height % IMAGE_SIZE:
         raise ConfigError(
             f"config.latent.image_size: drawings of {height}x{width} pixels are not read: take a square of a multiple "

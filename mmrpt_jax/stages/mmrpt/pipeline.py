@@ -13,6 +13,7 @@ from mmrpt_jax.stages.mmrpt.score import run_score
 from mmrpt_jax.stages.mmrpt.validate import check_config
 from mmrpt_jax.stages.opening import model_config
 from mmrpt_jax.stages.results import evaluated, write_results
+from mmrpt_jax.stages.run import Run
 from mmrpt_jax.stages.workdir import open_run
 
 
@@ -26,17 +27,7 @@ def run_experiment(config: ConfigDict, workdir: str) -> None:
         if "caption" in config.stages:
             run.timed("caption", lambda: run_caption(run))
         if {"score", "mask"} & set(config.stages):
-            base = run.base()
-        if "score" in config.stages:
-            run.timed("score", lambda: run_score(run, base, folder / "scores"))
-        if "mask" in config.stages:
-            for method in _mask_methods(config):
-                target = folder / "masks" / method
-                run.timed(
-                    f"mask ({method})",
-                    lambda m=method, t=target: run_mask(run, base, folder / "scores", t, m),
-                )
-                draw_overlays(run, folder / "scores", target, folder / "overlays" / method)
+            _score_and_mask(run)
         if "rl" in config.stages:
             for name, arm in arms.items():
                 masks = folder / "masks" / arm.masks
@@ -45,6 +36,20 @@ def run_experiment(config: ConfigDict, workdir: str) -> None:
             evaluator = run.evaluator(batch_size=config.evaluate.batch_size)
             rows = [evaluated(run, name, lambda p, n=name: measure(run, evaluator, p, n)) for name in arms]
             run.log(write_results(folder, rows, headline_columns(rows), title=config.title))
+
+
+def _score_and_mask(run: Run) -> None:
+    """Stages 2 and 3; the base is let go of at their end, because every arm begins with a copy of its own."""
+    config, folder, base = run.config, run.workdir, run.base()
+    if "score" in config.stages:
+        run.timed("score", lambda: run_score(run, base, folder / "scores"))
+    if "mask" in config.stages:
+        for method in _mask_methods(config):
+            target = folder / "masks" / method
+            run.timed(
+                f"mask ({method})", lambda m=method, t=target: run_mask(run, base, folder / "scores", t, m)
+            )
+            draw_overlays(run, folder / "scores", target, folder / "overlays" / method)
 
 
 def _mask_methods(config: ConfigDict) -> list[str]:

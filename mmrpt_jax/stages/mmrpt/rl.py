@@ -75,10 +75,9 @@ def imitate(
 def _warm_up(run: Run, params: Any, source: RandomAccess[Any], arm: Arm, name: str, directory: Path) -> Any:
     """Teaches the answer format; the result is a file, so that a resumed run has the same reference policy."""
     path, steps = directory / "weights.safetensors", run.config.fill.warmup_steps
+    if not steps:
+        return params
     if not path.exists():
-        if steps:
-            params = imitate(
-                run, params, source, arm, steps=steps, stage=f"{name}_warmup", directory=directory
-            )
+        params = imitate(run, params, source, arm, steps=steps, stage=f"{name}_warmup", directory=directory)
         run.save(path, params)
     return run.weights(path)

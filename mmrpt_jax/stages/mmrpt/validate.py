@@ -18,6 +18,7 @@ from mmrpt_jax.stages.checks import (
     check_files,
     check_groups,
     check_image_size,
+    check_kl,
     one_of,
 )
 from mmrpt_jax.stages.mmrpt.arms import ARMS
@@ -43,13 +44,14 @@ def check_config(config: ConfigDict) -> None:
             one_of(field, value, known)
     _check_data(config)
     check_image_size(config)
-    check_published(config)
+    check_published(config, model_config)
     check_files(config)
     check_training(config, model_config)
     check_weights(config, "weights", model_config)
     _check_masks(config)
     _check_rewards(config)
     check_groups(config, "rl")
+    check_kl(config, "rl.loss")
     check_batches(
         config,
         [
