@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from experiments.configs import mmrpt_scenes
 from mmrpt_jax.models import initialise
 from mmrpt_jax.reporting.table import format_table, write_table
-from mmrpt_jax.stages.mmrpt.plan import policy_update
+from mmrpt_jax.stages.mmrpt.programs import policy_update
 from mmrpt_jax.stages.opening import model_config
 from mmrpt_jax.training.compute import update_flops
 from mmrpt_jax.training.state import new_state
