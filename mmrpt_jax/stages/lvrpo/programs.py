@@ -11,10 +11,9 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from mmrpt_jax.models import VLMConfig, abstract_parameters
+from mmrpt_jax.models import abstract_parameters
 from mmrpt_jax.models.config import UnifiedConfig
-from mmrpt_jax.models.forward import forward
-from mmrpt_jax.sampling import Conditions, FlowSampler, make_image_rollout, make_rollout
+from mmrpt_jax.sampling import Conditions, FlowSampler, make_image_rollout
 from mmrpt_jax.stages.lvrpo.align import image_sampler, policy_tasks, policy_velocity
 from mmrpt_jax.stages.lvrpo.arms import ARMS, Arm, algorithm_of, needs_reference
 from mmrpt_jax.stages.lvrpo.examiner import drawing_sampler
@@ -26,18 +25,12 @@ from mmrpt_jax.stages.topology.program import (
     split_batch,
     whole,
 )
-from mmrpt_jax.stages.topology.shapes import (
-    array,
-    branch_shapes,
-    flop_shape,
-    image_buckets,
-    image_shapes,
-    prompt_shapes,
-)
-from mmrpt_jax.training.compute import drawing_flops, forward_flops
+from mmrpt_jax.stages.topology.shapes import array, branch_shapes, prompt_shapes
+from mmrpt_jax.stages.topology.texts import Texts
+from mmrpt_jax.training.compute import drawing_flops
 from mmrpt_jax.training.drawing import DrawingBatch
 from mmrpt_jax.training.image_policy import DrawnBatch
-from mmrpt_jax.training.joint import make_joint_step
+from mmrpt_jax.training.joint import Task, make_joint_step
 from mmrpt_jax.training.policy import PolicyBatch
 from mmrpt_jax.training.state import make_optimizer
 from mmrpt_jax.training.supervised import SupervisedBatch
@@ -83,16 +76,9 @@ class _Parts:
     arm: Arm
 
     @functools.cached_property
-    def params(self) -> dict:
-        return abstract_parameters(self.model, self.mesh)
-
-    @property
-    def prompt(self) -> int:
-        return max(self.config.data.prompt_lengths)
-
-    @property
-    def branch(self) -> int:
-        return max(self.config.data.branch_lengths)
+    def texts(self) -> Texts:
+        params = abstract_parameters(self.model, self.mesh)
+        return Texts(self.config, self.model.vlm, params, self.mesh)
 
     @property
     def request(self) -> int:
@@ -120,21 +106,17 @@ class _Parts:
 
     def answers(self) -> Program:
         cfg = self.config.understanding
-        return self._sampling(
-            cfg.prompts_per_step * cfg.oversample, cfg.group_size, self.branch, **self.sharpness
-        )
+        prompts = cfg.prompts_per_step * cfg.oversample
+        return self.texts.sampled(prompts, cfg.group_size, self.texts.longest, **self.sharpness)
 
     def answer(self) -> Program:
         """Evaluation's longest texts are captions."""
         cfg = self.config.evaluate
-        return self._sampling(cfg.batch_size, 1, cfg.caption_tokens, temperature=0.0)
+        return self.texts.sampled(cfg.batch_size, 1, cfg.caption_tokens, temperature=0.0)
 
     def answers_reference(self) -> Program:
         cfg = self.config.understanding
-        run = functools.partial(_logprobs, self.model.vlm, self.sharpness)
-        shape = (cfg.prompts_per_step, cfg.group_size, self.branch)
-        arguments = (self.params, *self._inputs(cfg.prompts_per_step), self._placed(branch_shapes(*shape)))
-        return Program(run, arguments, self._forward_flops(*shape), variants=image_buckets(self.config))
+        return self.texts.scored(cfg.prompts_per_step, cfg.group_size, **self.sharpness)
 
     def drawings(self) -> Program:
         cfg = self.config.generation
@@ -148,7 +130,7 @@ class _Parts:
     def drawings_reference(self) -> Program:
         cfg = self.config.generation
         run, batch = policy_velocity(self.config, self.model, self.arm), self._drawn()
-        arguments = (self.params, *self._placed((batch.conditions, batch.rollout, batch.seeds)))
+        arguments = (self.texts.params, *self._placed((batch.conditions, batch.rollout, batch.seeds)))
         return Program(run, arguments, self._look_flops(cfg.prompts_per_step), variants=self._requests)
 
     def update(self) -> Program:
@@ -159,51 +141,44 @@ class _Parts:
         guided, passes = self.config.generation.sampler.guidance > 1, passes_of_update(self.config)
         understanding, generation = self.config.understanding, self.config.generation
         flops = {
-            "understanding": passes
-            * self._forward_flops(understanding.prompts_per_step, understanding.group_size, self.branch),
+            "understanding": self.texts.update_flops(
+                understanding.prompts_per_step, understanding.group_size, self.texts.longest
+            ),
             # Nothing is learned through the prompt that guidance steers away from.
             "generation": (passes + guided) / (1 + guided) * self._look_flops(generation.prompts_per_step),
         }
-        return self._training(make_joint_step, tasks, batches, sum(flops[task] for task in tasks))
+        return self._training(tasks, batches, sum(flops[task] for task in tasks))
 
     def _imitation(self, weights: Mapping[str, float]) -> Program:
         weights = {task: weight for task, weight in weights.items() if weight}
         caption, data = self.config.caption, self.config.data
         texts = {
             "captions": (caption.batch_size, caption.captions_per_image, max(data.caption_lengths)),
-            "questions": (self.config.question.batch_size, 1, self.branch),
+            "questions": (self.config.question.batch_size, 1, self.texts.longest),
         }
         batches = {task: self._texts(*texts[task]) for task in weights if task in texts}
         passes = passes_of_update(self.config)
-        flops = sum(passes * self._forward_flops(*texts[task]) for task in batches)
+        flops = sum(self.texts.update_flops(*texts[task]) for task in batches)
         if "drawings" in weights:
             batches["drawings"] = self._pictures()
             cfg = self.config.drawing
             shape = {"prompts": cfg.batch_size, "prompt_tokens": self.request, "images": 1}
             flops += passes * drawing_flops(self.model, **shape, looks=cfg.repeats)
         tasks = imitation_tasks(self.config, self.model, weights)
-        return self._training(make_joint_step, tasks, batches, flops)
+        return self._training(tasks, batches, flops)
 
-    def _training(self, make_step, tasks, batches, flops: float) -> Program:
+    def _training(self, tasks: Mapping[str, Task], batches: Mapping[str, Any], flops: float) -> Program:
         optimizer = make_optimizer(learning_rate=1.0, steps=1)
-        state = abstract_state(self.config, self.params, optimizer, self.mesh)
-        arguments = (state, self._placed(batches))
-        variants = image_buckets(self.config) * self._requests
-        return Program(make_step(tasks, optimizer), arguments, flops, donated=(0,), variants=variants)
-
-    def _sampling(self, prompts: int, group: int, tokens: int, **options) -> Program:
-        model = self.model.vlm
-        rollout = make_rollout(model, group_size=group, max_tokens=tokens, end_ids=(0,), **options)
-        flops = self._forward_flops(prompts, group, tokens)
-        arguments = (self.params, *self._inputs(prompts), self.key)
-        return Program(rollout, arguments, flops, trips=tokens, variants=image_buckets(self.config))
+        state = abstract_state(self.config, self.texts.params, optimizer, self.mesh)
+        step, arguments = make_joint_step(tasks, optimizer), (state, self._placed(batches))
+        return Program(step, arguments, flops, donated=(0,), variants=self.texts.buckets * self._requests)
 
     def _drawing(self, sampler: FlowSampler, prompts: int, group: int) -> Program:
         rollout = make_image_rollout(
             self.model, sampler, group_size=group, same_noise=self.config.generation.same_noise
         )
         guided = sampler.guidance.text > 1
-        arguments = (self.params, self._placed(self._conditions(prompts, guided)), self.key)
+        arguments = (self.texts.params, self._placed(self._conditions(prompts, guided)), self.key)
         shape = {"prompts": prompts, "prompt_tokens": self.request, "images": group, "looks": sampler.steps}
         flops = (1 + guided) * drawing_flops(self.model, **shape)
         return Program(rollout, arguments, flops, variants=self._requests)
@@ -214,20 +189,20 @@ class _Parts:
 
     def _answered(self) -> PolicyBatch:
         cfg = self.config.understanding
-        b, g, r = cfg.prompts_per_step, cfg.group_size, self.branch
+        b, g, r = cfg.prompts_per_step, cfg.group_size, self.texts.longest
         reference = None if cfg.loss.kl == "none" else array(b, g, r)
         learned = (array(b, g, r), array(b, g), array(b, g, dtype=bool), reference)
-        return PolicyBatch(*self._inputs(b), branch_shapes(b, g, r), *learned)
+        return PolicyBatch(*self.texts.inputs(b), branch_shapes(b, g, r), *learned)
 
     def _drawn(self) -> DrawnBatch:
         cfg, sampler = self.config.generation, self.sampler
         b, g = cfg.prompts_per_step, cfg.group_size
         conditions, seeds = self._conditions(b, sampler.guidance.text > 1), array(b, dtype=jnp.int32)
         rollout = jax.eval_shape(
-            make_image_rollout(self.model, sampler, group_size=g), self.params, conditions, self.key
+            make_image_rollout(self.model, sampler, group_size=g), self.texts.params, conditions, self.key
         )
         velocity = jax.eval_shape(
-            policy_velocity(self.config, self.model, self.arm), self.params, conditions, rollout, seeds
+            policy_velocity(self.config, self.model, self.arm), self.texts.params, conditions, rollout, seeds
         )
         remembered = (
             algorithm_of(self.config, self.arm) == "nft" and self.config.align.updates_per_rollout > 1
@@ -245,7 +220,7 @@ class _Parts:
 
     def _texts(self, prompts: int, group: int, length: int) -> SupervisedBatch:
         shapes = (branch_shapes(prompts, group, length), array(prompts, dtype=bool))
-        return SupervisedBatch(*self._inputs(prompts), *shapes)
+        return SupervisedBatch(*self.texts.inputs(prompts), *shapes)
 
     def _pictures(self) -> DrawingBatch:
         size, latent = self.config.drawing.batch_size, self.model.latent
@@ -257,10 +232,6 @@ class _Parts:
         tokens = prompt_shapes(prompts, self.request)
         return Conditions(tokens, textless=tokens if guided else None)
 
-    def _inputs(self, prompts: int):
-        images = image_shapes(self.config, self.model.vlm, prompts)
-        return self._placed((images, prompt_shapes(prompts, self.prompt)))
-
     def _placed(self, batch):
         return split_batch(self.mesh, batch)
 
@@ -271,11 +242,3 @@ class _Parts:
         images = 2 if algorithm == "dpo" else cfg.group_size
         shape = {"prompts": prompts, "prompt_tokens": self.request, "images": images, "looks": looks}
         return (1 + (cfg.sampler.guidance > 1)) * drawing_flops(self.model, **shape)
-
-    def _forward_flops(self, prompts: int, group: int, branch: int) -> float:
-        shape = flop_shape(self.config, prompts=prompts, group=group, prompt=self.prompt, branch=branch)
-        return forward_flops(self.model.vlm, **shape)
-
-
-def _logprobs(model: VLMConfig, options: dict, params, *inputs):
-    return forward(model, params, *inputs, **options).logprobs

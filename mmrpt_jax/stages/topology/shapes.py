@@ -1,6 +1,5 @@
 """Abstract batches, as large as a config's buckets allow."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -35,15 +34,6 @@ def branch_shapes(prompts: int, group: int, length: int) -> BranchTokens:
     """Token ids, and which are no padding."""
     shape = (prompts, group, length)
     return BranchTokens(array(*shape, dtype=jnp.int32), array(*shape, dtype=bool))
-
-
-def flop_shape(
-    config: ConfigDict, *, prompts: int, group: int, prompt: int, branch: int
-) -> Mapping[str, int]:
-    """The same numbers, as `training.compute.forward_flops` takes them."""
-    counts = config.data.patch_counts
-    patches = {"patches": max(counts)} if counts else {}
-    return {"prompts": prompts, "group": group, "prompt_tokens": prompt, "branch_tokens": branch} | patches
 
 
 def image_buckets(config: ConfigDict) -> int:
