@@ -24,7 +24,7 @@ def launch(*arguments):
         ([CONFIG], "--workdir=<folder>"),
         ([CONFIG, "--workdir=x", "--config.rl.loss.variant=grpa"], "did you mean 'grpo'?"),
         ([CONFIG, "--topology=v5e:2x2"], "say --dry_run as well"),
-        ([CONFIG, "--dry_run", "--topology=v9:2x2"], "begins with its generation, v4, v5e, v5p, v6e, tpu7x"),
+        ([CONFIG, "--dry_run", "--topology=v9:2x2"], "begins with its generation, v5e, v5p, v6e, tpu7x"),
         (
             [CONFIG, "--workdir=x", "--config.init.weights=nowhere.safetensors"],
             "there is no file nowhere.safetensors",

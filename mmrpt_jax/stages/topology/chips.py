@@ -22,11 +22,10 @@ class Chip(NamedTuple):
 
 
 # From Google's public tables (cloud.google.com/tpu/docs, the page of each generation, "system architecture"), where
-# links are given in both directions. A v4 and a v5p chip is one device; a TPU7x chip is two, each with half of
-# its 2,307 TFLOP/s, 192 GiB, 7.38 TB/s and 1.2 TB/s.
+# links are given in both directions. A chip is one device; but of TPU7x it is two, each with half of 2,307 TFLOP/s,
+# 192 GiB, 7.38 TB/s and 1.2 TB/s.
 CHIPS: Mapping[str, Chip] = MappingProxyType(
     {
-        "v4": Chip(275e12, 32 * 2**30, 1.2e12, 150e9),
         "v5e": Chip(197e12, 16 * 2**30, 0.81e12, 200e9),
         "v5p": Chip(459e12, 95 * 2**30, 2.765e12, 600e9),
         "v6e": Chip(918e12, 32 * 2**30, 1.64e12, 400e9),

@@ -9,7 +9,7 @@ INSTALLED = importlib.util.find_spec("libtpu") is not None
 
 
 def test_an_unknown_generation():
-    with pytest.raises(ConfigError, match="begins with its generation, v4, v5e, v5p, v6e, tpu7x"):
+    with pytest.raises(ConfigError, match="begins with its generation, v5e, v5p, v6e, tpu7x"):
         open_slice("v7x:2x2x1")
 
 
