@@ -2,10 +2,12 @@
 
 Any field of the config can be overridden: `--config.rl.group_size=16`. Asked to stop by SIGTERM, it finishes its step,
 saves and exits with 0. Starting the same command again goes on where it stopped. `--dry_run` prints what would run, and
-exits.
+exits; with `--topology=v5p:4x4x4` it compiles for that slice of a pod, which need not be at hand, and prints what each
+program needs of a chip.
 """
 
 import errno
+import functools
 import sys
 from typing import NoReturn
 
@@ -15,6 +17,8 @@ from ml_collections import config_flags
 from mmrpt_jax.stages.checks import ConfigError
 from mmrpt_jax.stages.methods import method_of
 from mmrpt_jax.stages.study import run_study
+from mmrpt_jax.stages.topology.report import describe_rows, measure_programs
+from mmrpt_jax.stages.topology.slices import open_slice
 from mmrpt_jax.training.checkpoint import DamagedCheckpointError
 from mmrpt_jax.training.stopping import StoppedError, StopRequest
 
@@ -23,16 +27,23 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Where results go; a run found t
 _DRY_RUN = flags.DEFINE_bool(
     "dry_run", False, "Print the resolved config, sizes and estimated memory, and exit."
 )
+_TOPOLOGY = flags.DEFINE_string(
+    "topology",
+    None,
+    "With --dry_run: a slice of TPUs such as v5p:4x4x4 to compile for; exit code 1 if it is too small.",
+)
 
 
-def main(argv: list[str]) -> None:
-    """Entry point."""
+def main(argv: list[str]) -> int:
+    """Entry point; returns the exit code."""
     logging.set_verbosity(logging.WARNING)
     if len(argv) > 1:
         raise ConfigError(f"unexpected argument {argv[1]!r}: fields are set as --config.field=value")
     if _CONFIG.value is None:
         raise ConfigError("name an experiment: --config=experiments/configs/<name>.py")
     method = method_of(_CONFIG.value)
+    if _TOPOLOGY.value:
+        return _compile_for(_TOPOLOGY.value)
     method.check(_CONFIG.value)
     if _DRY_RUN.value:
         print(method.describe(_CONFIG.value))
@@ -43,6 +54,20 @@ def main(argv: list[str]) -> None:
         stop.listen()
         start = run_study if _CONFIG.value.seeds else method.run
         start(_CONFIG.value, _WORKDIR.value, stop)
+    return 0
+
+
+def _compile_for(topology: str) -> int:
+    """Prints what the config's programs need of a slice; returns 1 if it does not hold them, else 0."""
+    if not _DRY_RUN.value:
+        raise ConfigError(f"--topology={topology} compiles and runs nothing: say --dry_run as well")
+    config, method, found = _CONFIG.value, method_of(_CONFIG.value), open_slice(topology)
+    method.check(config, found.devices)
+    model = method.model(config, config.tokenizer.vocab_size)
+    build = functools.partial(method.programs, config, model)
+    rows = measure_programs(build, found, config.mesh.to_dict())
+    print(describe_rows(rows, found, title=config.title))
+    return 0 if all(row["fits"] for row in rows) else 1
 
 
 def parse_flags(argv: list[str]) -> list[str]:

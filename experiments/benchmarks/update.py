@@ -18,7 +18,7 @@ from experiments.benchmarks.common.command import benchmark_parser, run_benchmar
 from experiments.benchmarks.common.timing import quartiles, take_turns, title
 from experiments.configs import mmrpt_scenes
 from mmrpt_jax.models import initialise
-from mmrpt_jax.stages.mmrpt.plan import policy_update
+from mmrpt_jax.stages.mmrpt.programs import policy_update
 from mmrpt_jax.stages.opening import model_config
 from mmrpt_jax.training.compute import update_flops
 from mmrpt_jax.training.state import TrainState, new_state

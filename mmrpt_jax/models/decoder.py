@@ -12,6 +12,7 @@ from mmrpt_jax.models.attention import FAR, KeyBlock, attend
 from mmrpt_jax.models.config import TransformerConfig
 from mmrpt_jax.models.layers import MLP, Linear, make_norm
 from mmrpt_jax.models.rotary import rotary_axes, rotary_frequencies, rotate
+from mmrpt_jax.models.sharding import split_over_prompts
 
 
 class Tokens(NamedTuple):
@@ -220,7 +221,7 @@ class Stack(nn.Module):
 
         def layer(block, carry, each, contexts, tokens, added):
             x, tapped = carry
-            x, out = block(x, each.context_kv, contexts, tokens, None, each.local)
+            x, out = block(split_over_prompts(x), each.context_kv, contexts, tokens, None, each.local)
             if added is not None:
                 here = added[jnp.minimum(each.index, len(added) - 1)].astype(x.dtype)
                 x = x + jnp.where(each.index < len(added), here, 0)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from mmrpt_jax.dependency import kl_divergence
+from mmrpt_jax.models.sharding import prompt_shards
 
 
 class TokenScores(NamedTuple):
@@ -56,7 +57,7 @@ def score_tokens(
     softcap: float = 0.0,
     chunk: int = 2048,
 ) -> TokenScores:
-    """Scores `ids` under the features that predict them, `chunk` tokens at a time.
+    """Scores `ids` under the features that predict them, `chunk` tokens of each device at a time.
 
     The logits of a chunk are recomputed in the backward pass, so memory holds one [chunk, V] array, never
     [*E, V].
@@ -68,7 +69,7 @@ def score_tokens(
         temperature: > 0.
         banned: ids that the sampler cannot produce, such as image placeholders.
         softcap: c in c·tanh(logit/c); 0: none.
-        chunk: tokens per block, at most.
+        chunk: tokens per block and device, at most.
     """
 
     def score(hidden, ids):
@@ -104,13 +105,13 @@ def token_kl(
 def _in_chunks(
     function: Callable[..., Any], arrays: tuple[Array, ...], *, tokens: tuple[int, ...], chunk: int
 ) -> Any:
-    """Maps `function` over arrays whose leading axes are `tokens`, a chunk of tokens at a time.
+    """Maps `function` over arrays whose leading axes are `tokens`, a chunk of every device's tokens at a time.
 
     A chunk is a stride of the tokens and not a run of them: where they are split over devices, every device
     works on its share of every chunk.
     """
     count = math.prod(tokens)
-    steps = -(-count // chunk)
+    steps = -(-count // (chunk * prompt_shards()))
     padding = -count % steps
 
     def split(array):

@@ -1,13 +1,16 @@
 """One table from logical axes to mesh axes, and what follows from it: where every parameter lives."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import flax.linen as nn
 import jax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float
 
 MESH_AXES = ("data", "fsdp", "tensor")
+# What a batch is split over: its prompts, never a group.
+_PROMPTS = PartitionSpec(("data", "fsdp"))
 
 # Logical axis (named where the parameter is declared) -> mesh axis.
 RULES: Mapping[str, str | None] = {
@@ -27,22 +30,24 @@ RULES: Mapping[str, str | None] = {
 }
 
 
-def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
-    """A mesh over all devices; one of the sizes may be -1 and takes what the others leave.
+def make_mesh(
+    data: int = -1, fsdp: int = 1, tensor: int = 1, *, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
+    """A mesh over `devices`, or all that there are; one of the sizes may be -1 and takes what the others leave.
 
     Raises:
         ValueError: more than one size is -1, or the sizes do not multiply to the number of devices.
     """
-    sizes, devices = [data, fsdp, tensor], jax.device_count()
+    sizes, count = [data, fsdp, tensor], jax.device_count() if devices is None else len(devices)
     asked = ", ".join(f"{axis}={size}" for axis, size in zip(MESH_AXES, sizes, strict=True))
     if sizes.count(-1) > 1:
         raise ValueError(f"at most one mesh axis may be -1, got {asked}")
     known = math.prod(size for size in sizes if size != -1)
     if known > 0:
-        sizes = [devices // known if size == -1 else size for size in sizes]
-    if min(sizes) < 1 or math.prod(sizes) != devices:
-        raise ValueError(f"a mesh of {asked} does not cover the {devices} devices")
-    return jax.make_mesh(sizes, MESH_AXES, axis_types=(AxisType.Auto,) * 3)
+        sizes = [count // known if size == -1 else size for size in sizes]
+    if min(sizes) < 1 or math.prod(sizes) != count:
+        raise ValueError(f"a mesh of {asked} does not cover the {count} devices")
+    return jax.make_mesh(sizes, MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
 
 
 def parameter_shardings(boxed, mesh: Mesh, rules: Mapping[str, str | None] = RULES):
@@ -66,4 +71,29 @@ def parameter_shardings(boxed, mesh: Mesh, rules: Mapping[str, str | None] = RUL
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Batches are split over prompts; the group axis never is."""
-    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+    return NamedSharding(mesh, _PROMPTS)
+
+
+def split_over_prompts(x: Float[Array, "B *E"]) -> Float[Array, "B *E"]:
+    """Keeps features split as their batch is, under the mesh of `jax.set_mesh`; without one, `x` itself.
+
+    Left to itself the partitioner follows the weights: it splits features over `fsdp`, keeps every prompt on every
+    device, and adds up whole activations across them at each product, where it should fetch a layer's weights.
+    """
+    if _present_mesh() is None:
+        return x
+    free = [PartitionSpec.UNCONSTRAINED] * (x.ndim - 1)
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(*_PROMPTS, *free))
+
+
+def prompt_shards() -> int:
+    """Parts that batches are split into under the mesh of `jax.set_mesh`; 1 without one."""
+    mesh = _present_mesh()
+    return 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
+
+
+def _present_mesh() -> AbstractMesh | None:
+    """The mesh of `jax.set_mesh`, if it is one of ours and its partitioning is the compiler's."""
+    mesh = jax.sharding.get_abstract_mesh()
+    automatic = all(kind == AxisType.Auto for kind in mesh.axis_types)
+    return mesh if mesh.axis_names == MESH_AXES and automatic else None

@@ -1,11 +1,19 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
-from mmrpt_jax.models.sharding import RULES, batch_sharding, make_mesh, parameter_shardings
+from mmrpt_jax.models.sharding import (
+    RULES,
+    batch_sharding,
+    make_mesh,
+    parameter_shardings,
+    prompt_shards,
+    split_over_prompts,
+)
 from mmrpt_jax.models.vlm import VLM
 from mmrpt_jax.models.vlm_test import CONFIG, make_batch, random_parameters, score
 
@@ -114,3 +122,30 @@ def test_impossible_meshes_are_refused(sizes, message):
 
 def test_batches_are_split_over_prompts_only():
     assert batch_sharding(make_mesh(2, 2, 2)).shard_shape((8, 3, 5)) == (2, 3, 5)
+
+
+def test_features_stay_split_over_prompts():
+    mesh, x = make_mesh(2, 4, 1), jnp.zeros((8, 3, 16))
+    by_features = jax.device_put(x, NamedSharding(mesh, PartitionSpec(None, None, "fsdp")))
+    with jax.set_mesh(mesh):
+        split = jax.jit(split_over_prompts)(by_features)
+        # A batch that does not divide is padded.
+        assert jax.jit(split_over_prompts)(x[:3]).shape == (3, 3, 16)
+        assert prompt_shards() == 8
+    assert {shard.data.shape[0] for shard in split.addressable_shards} == {1}
+
+
+def test_without_a_mesh_nothing_is_split():
+    x = jnp.zeros((8, 4))
+    assert split_over_prompts(x) is x
+    assert prompt_shards() == 1
+
+
+@pytest.mark.parametrize("layout", [(1, 8, 1), (2, 2, 2)])
+def test_results_do_not_depend_on_where_features_are(layout, params, batch, on_one_device):
+    mesh = make_mesh(*layout)
+    with jax.set_mesh(mesh):
+        sharded = jax.device_put(params, shardings(CONFIG, mesh))
+        found = score(CONFIG, sharded, *jax.device_put(batch, batch_sharding(mesh)))
+    valid = batch[2].valid
+    np.testing.assert_allclose(found.logprobs[valid], on_one_device.logprobs[valid], rtol=1e-5, atol=1e-5)

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 
 from mmrpt_jax.models.sharding import make_mesh
@@ -132,18 +133,21 @@ def check_groups(config: ConfigDict, section: str) -> None:
         at_least(config, f"{section}.temperature", 0, above=True)
 
 
-def check_batches(config: ConfigDict, batches: Iterable[tuple[str, int]]) -> None:
+def check_batches(
+    config: ConfigDict, batches: Iterable[tuple[str, int]], devices: Sequence[jax.Device] | None = None
+) -> None:
     """Checks that batches divide into micro-batches, and those over the devices.
 
     Args:
         config: with its `mesh`.
         batches: "section.field" of each batch size, and its number of micro-batches.
+        devices: of the mesh; None: those that there are.
 
     Raises:
         ConfigError: one does not, or the mesh does not cover the devices.
     """
     try:
-        mesh = make_mesh(**config.mesh.to_dict())
+        mesh = make_mesh(**config.mesh.to_dict(), devices=devices)
     except ValueError as error:
         raise ConfigError(f"config.mesh: {error}") from None
     shards = mesh.shape["data"] * mesh.shape["fsdp"]

@@ -72,9 +72,11 @@ def open_run(
     folder = open_workdir(config, workdir)
     check_same_beginning(config, folder)
     processor = open_processor(config, folder)
-    with MetricWriter(folder) as writer:
+    mesh = make_mesh(**config.mesh.to_dict())
+    # Models keep their activations split over it.
+    with MetricWriter(folder) as writer, jax.set_mesh(mesh):
         model = model_of(config, processor.tokenizer.vocab_size)
-        yield Run(config, folder, processor, model, writer, make_mesh(**config.mesh.to_dict()), stop)
+        yield Run(config, folder, processor, model, writer, mesh, stop)
 
 
 def demand_files(folder: Path, *names: str) -> None:

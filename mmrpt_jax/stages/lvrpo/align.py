@@ -7,19 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from mmrpt_jax.models.autoencoder import decode_tokens
+from mmrpt_jax.models.config import UnifiedConfig
 from mmrpt_jax.reporting.completions import CompletionsWriter
 from mmrpt_jax.reporting.drawings import DrawingsWriter
 from mmrpt_jax.rewards import in_time, weighted
 from mmrpt_jax.sampling import FlowSampler, Guidance, make_image_rollout
 from mmrpt_jax.stages.advantages import make_advantage, make_best_of_advantage, shuffled
-from mmrpt_jax.stages.answering import advantage_scale, answer_rollout, completions_log, ref_logprobs, scoring
+from mmrpt_jax.stages.answering import advantage_scale, answer_rollout, completions_log, ref_logprobs
 from mmrpt_jax.stages.lvrpo.arms import Arm, algorithm_of, needs_reference, reward_weights
 from mmrpt_jax.stages.lvrpo.examples import prompts_to_draw, questions_to_answer
 from mmrpt_jax.stages.lvrpo.rewards import drawing_rewards, open_encoder, self_judgement
 from mmrpt_jax.stages.run import Run, side_by_side
+from mmrpt_jax.training.accumulate import LossFn
 from mmrpt_jax.training.answers import Answering, collect_answers
 from mmrpt_jax.training.drawings import Drawing, JudgedImages, collect_drawings
 from mmrpt_jax.training.image_policy import IMAGE_LOSSES, make_policy_velocity
@@ -38,7 +42,8 @@ def align(run: Run, reference: Any, arm: Arm, *, steps: int, name: str, director
         steps=steps * cfg.updates_per_rollout,
         warmup=cfg.learning_rate_warmup,
     )
-    update = compile_step(make_joint_step({task: _loss(run, arm, task) for task in arm.tasks}, optimizer))
+    tasks = policy_tasks(run.config, run.model, arm, banned=run.tokenizer.banned)
+    update = compile_step(make_joint_step(tasks, optimizer))
     with (
         contextlib.closing(CompletionsWriter(directory, truth="true_reply")) as completions,
         contextlib.closing(DrawingsWriter(directory, sheet_every=run.config.align.sheet_every)) as drawings,
@@ -89,16 +94,31 @@ def image_sampler(cfg: ConfigDict) -> FlowSampler:
     )
 
 
-def _loss(run: Run, arm: Arm, task: str) -> Task:
-    cfg, weight = run.config[task], run.config.align.weights[task]
-    if task == "understanding":
-        budget = max(run.config.data.branch_lengths)
-        loss = make_policy_loss(run.vlm, budget=budget, **scoring(run, cfg), **cfg.loss.to_dict())
-    else:
-        algorithm = algorithm_of(run.config, arm)
-        options = cfg.losses[algorithm].to_dict()
-        loss = IMAGE_LOSSES[algorithm](run.model, image_sampler(cfg.sampler), **options)
-    return Task(loss, weight, cfg.micro_batches)
+def policy_tasks(
+    config: ConfigDict, model: UnifiedConfig, arm: Arm, *, banned: np.ndarray
+) -> dict[str, Task]:
+    """What an arm learns from its groups, by task; `banned` are the ids that the sampler cannot produce."""
+    return {
+        task: Task(
+            _answer_loss(config, model, banned)
+            if task == "understanding"
+            else _image_loss(config, model, arm),
+            config.align.weights[task],
+            config[task].micro_batches,
+        )
+        for task in arm.tasks
+    }
+
+
+def _answer_loss(config: ConfigDict, model: UnifiedConfig, banned: np.ndarray) -> LossFn:
+    cfg = config.understanding
+    options = {"temperature": cfg.temperature, "banned": jnp.asarray(banned), **cfg.loss.to_dict()}
+    return make_policy_loss(model.vlm, budget=max(config.data.branch_lengths), **options)
+
+
+def _image_loss(config: ConfigDict, model: UnifiedConfig, arm: Arm) -> LossFn:
+    cfg, algorithm = config.generation, algorithm_of(config, arm)
+    return IMAGE_LOSSES[algorithm](model, image_sampler(cfg.sampler), **cfg.losses[algorithm].to_dict())
 
 
 def _answering(run: Run, reference: Any, arm: Arm, completions: CompletionsWriter) -> Answering:
@@ -126,7 +146,7 @@ def _drawing(run: Run, reference: Any, arm: Arm, drawings: DrawingsWriter) -> Dr
     rewards = drawing_rewards(
         reward_weights(run.config, arm), open_encoder(cfg.encoder), cfg.grounding.to_dict()
     )
-    velocity = _velocity(run, arm, sampler)
+    velocity = jax.jit(policy_velocity(run.config, run.model, arm))
     # At the first update the present policy is the one that sampled.
     remembered = algorithm_of(run.config, arm) == "nft" and run.config.align.updates_per_rollout > 1
     return Drawing(
@@ -147,11 +167,11 @@ def _drawing(run: Run, reference: Any, arm: Arm, drawings: DrawingsWriter) -> Dr
     )
 
 
-def _velocity(run: Run, arm: Arm, sampler: FlowSampler) -> Callable[..., Any]:
+def policy_velocity(config: ConfigDict, model: UnifiedConfig, arm: Arm) -> Callable[..., Any]:
     """Where the arm's loss looks at drawings, what a policy says of them: (params, conditions, rollout, seeds)."""
-    algorithm = algorithm_of(run.config, arm)
-    looks = run.config.generation.losses[algorithm].get("looks", 1)
-    return jax.jit(make_policy_velocity(run.model, sampler, algorithm=algorithm, looks=looks))
+    cfg, algorithm = config.generation, algorithm_of(config, arm)
+    looks = cfg.losses[algorithm].get("looks", 1)
+    return make_policy_velocity(model, image_sampler(cfg.sampler), algorithm=algorithm, looks=looks)
 
 
 def _drawings_log(writer: DrawingsWriter) -> Callable[[int, JudgedImages], None]:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+from ml_collections import ConfigDict
 
 from mmrpt_jax.evaluation.drawer import Drawer
 from mmrpt_jax.evaluation.evaluator import Evaluator
@@ -36,7 +37,7 @@ class Examiner(NamedTuple):
 def open_examiner(run: Run) -> Examiner:
     """The examiner of a run."""
     cfg = run.config.evaluate
-    tasks = imitation_tasks(run, {"questions": 1.0, "drawings": 1.0})
+    tasks = imitation_tasks(run.config, run.model, {"questions": 1.0, "drawings": 1.0})
     return Examiner(
         make_drawer(run, samples=cfg.samples, steps=cfg.steps, guidance=cfg.guidance),
         run.evaluator(batch_size=cfg.batch_size),
@@ -52,14 +53,19 @@ def _gradient(loss: LossFn) -> Callable[[Any, Any], Any]:
 
 def make_drawer(run: Run, *, samples: int, steps: int, guidance: float) -> Drawer:
     """A drawer of `samples` images per prompt, in `steps` steps of the ODE."""
-    sampler = run.config.generation.sampler
-    guide = Guidance(text=guidance, interval=tuple(sampler.guidance_interval), renorm=sampler.renorm)
     return Drawer(
         model=run.model,
-        sampler=FlowSampler(steps=steps, shift=sampler.shift, kind="ode", guidance=guide),
+        sampler=drawing_sampler(run.config, steps=steps, guidance=guidance),
         coder=run.coder,
         encode=lambda texts: drawing_tokens(run, texts),
         group_size=samples,
         batch_size=run.config.evaluate.batch_size,
         place=run.place,
     )
+
+
+def drawing_sampler(config: ConfigDict, *, steps: int, guidance: float) -> FlowSampler:
+    """The policy's sampler without its noise, in other steps and with other guidance."""
+    sampler = config.generation.sampler
+    guide = Guidance(text=guidance, interval=tuple(sampler.guidance_interval), renorm=sampler.renorm)
+    return FlowSampler(steps=steps, shift=sampler.shift, kind="ode", guidance=guide)

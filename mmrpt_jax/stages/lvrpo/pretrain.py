@@ -6,6 +6,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from mmrpt_jax.models.config import UnifiedConfig
 from mmrpt_jax.stages.captions import caption_batches
 from mmrpt_jax.stages.completion import is_complete, mark_complete
 from mmrpt_jax.stages.lvrpo.examples import drawing_batches, question_batches
@@ -53,7 +54,7 @@ def imitate(
     weights = {task: weight for task, weight in cfg.weights.items() if weight}
     return train(
         new_state(params, optimizer, run.trains),
-        compile_step(make_joint_step(imitation_tasks(run, weights), optimizer)),
+        compile_step(make_joint_step(imitation_tasks(run.config, run.model, weights), optimizer)),
         imitation_batches(run, weights, suffix),
         steps=steps,
         stage=stage,
@@ -62,10 +63,12 @@ def imitate(
     ).params
 
 
-def imitation_tasks(run: Run, weights: Mapping[str, float]) -> dict[str, Task]:
+def imitation_tasks(
+    config: ConfigDict, model: UnifiedConfig, weights: Mapping[str, float]
+) -> dict[str, Task]:
     """What is imitated, by task: cross-entropy of texts, flow matching of pictures."""
-    drawing, text = run.config.drawing, make_supervised_loss(run.vlm)
-    picture = make_drawing_loss(run.model, shift=drawing.shift, repeats=drawing.repeats)
+    drawing, text = config.drawing, make_supervised_loss(model.vlm)
+    picture = make_drawing_loss(model, shift=drawing.shift, repeats=drawing.repeats)
     losses = {"captions": text, "questions": text, "drawings": picture}
     return {name: Task(losses[name], weight) for name, weight in weights.items()}
 

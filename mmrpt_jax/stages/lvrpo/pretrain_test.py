@@ -136,7 +136,10 @@ def test_every_task_has_its_loss_and_its_batch(tmp_path, suffix):
     run = open_run(tmp_path)
     # There are no captions among what the policies are given.
     weights = {"drawings": 2.0, "questions": 0.5} | ({} if suffix else {"captions": 1.0})
-    tasks, batch = imitation_tasks(run, weights), next(imitation_batches(run, weights, suffix)(0))
+    tasks, batch = (
+        imitation_tasks(run.config, run.model, weights),
+        next(imitation_batches(run, weights, suffix)(0)),
+    )
     assert {name: task.weight for name, task in tasks.items()} == weights and batch.keys() == weights.keys()
     for name, task in tasks.items():
         total, (count, _) = jax.eval_shape(task.loss, abstract_parameters(run.model), batch[name])

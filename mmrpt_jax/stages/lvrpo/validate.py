@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 
 from mmrpt_jax.models.config import EXPERTS, PREDICTIONS
@@ -62,8 +63,8 @@ _POSITIVE = (
 )
 
 
-def check_config(config: ConfigDict) -> None:
-    """Checks names, paths and arithmetic.
+def check_config(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> None:
+    """Checks names, paths and arithmetic, for `devices`, or for those that there are.
 
     Raises:
         ConfigError: on the first thing that is wrong.
@@ -103,6 +104,7 @@ def check_config(config: ConfigDict) -> None:
             ("generation.questions_at_a_time", 1),
             ("evaluate.batch_size", 1),
         ],
+        devices,
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mmrpt_jax.data.damage import usable
 from mmrpt_jax.data.examples import Pixels
 from mmrpt_jax.data.records import MappedSource, Record, open_records
 from mmrpt_jax.evaluation.accuracy import binomial_ci95, cloze_accuracy, fill_accuracy, question_accuracy

@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 
 from mmrpt_jax.data.examples import AUGMENTATIONS
@@ -34,8 +35,8 @@ STAGES = ("caption", "score", "mask", "rl", "evaluate")
 _THRESHOLDS = ("quantile", "mean_std", "otsu", "fixed")
 
 
-def check_config(config: ConfigDict) -> None:
-    """Checks names, paths and arithmetic.
+def check_config(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> None:
+    """Checks names, paths and arithmetic, for `devices`, or for those that there are.
 
     Raises:
         ConfigError: on the first thing that is wrong.
@@ -63,6 +64,7 @@ def check_config(config: ConfigDict) -> None:
             ("finetune.batch_size", 1),
             ("evaluate.batch_size", 1),
         ],
+        devices,
     )
 
 

@@ -1,0 +1,1 @@
+"""What an experiment needs of a pod, compiled on a machine that has none."""
