@@ -84,21 +84,21 @@ class CheckpointProcessor:
             return False
         return len(self._encode(text, layouts)) <= max(self.lengths)
 
-    def hide(self, view: TiledView, tokens: Int[np.ndarray, "hidden"]) -> TiledView:
+    def hide(self, view: TiledView, tokens: Int[np.ndarray, " hidden"]) -> TiledView:
         """As `Processor.hide`."""
         token_of = np.arange(len(view.patches.image)) // self.preprocessor.merge**2
         pixels = np.where(np.isin(token_of, tokens)[:, None], np.uint8(GREY), view.patches.pixels)
         return view._replace(patches=view.patches._replace(pixels=pixels))
 
     def heats(
-        self, scores: Float[np.ndarray, "I"], *sizes: tuple[int, int]
+        self, scores: Float[np.ndarray, " I"], *sizes: tuple[int, int]
     ) -> list[Float[np.ndarray, "rows columns"]]:
         """As `Processor.heats`; of an image that is cut into tiles, those of the tile that shows it whole."""
         ends = np.cumsum([sum(self.preprocessor.layout(*size).tokens) for size in sizes])
         return [self._heat(*image) for image in zip(np.split(scores, ends[:-1]), sizes, strict=True)]
 
     def _heat(
-        self, scores: Float[np.ndarray, "I"], size: tuple[int, int]
+        self, scores: Float[np.ndarray, " I"], size: tuple[int, int]
     ) -> Float[np.ndarray, "rows columns"]:
         tiling, side = self.preprocessor.tiling, self.preprocessor.patch_size * self.preprocessor.merge
         tall, wide = (pixels // side for pixels in tiling.plan(*size).sizes[tiling.whole])

@@ -58,11 +58,11 @@ class Processor(Protocol):
     def fits(self, text: str, *sizes: tuple[int, int]) -> bool:
         """Whether a prompt fits, with images of these sizes (height, width) in the places of its placeholders."""
 
-    def hide(self, view: Any, tokens: Int[np.ndarray, "hidden"]) -> Any:
+    def hide(self, view: Any, tokens: Int[np.ndarray, " hidden"]) -> Any:
         """The view with grey in the place of the visual tokens of these numbers."""
 
     def heats(
-        self, scores: Float[np.ndarray, "I"], *sizes: tuple[int, int]
+        self, scores: Float[np.ndarray, " I"], *sizes: tuple[int, int]
     ) -> list[Float[np.ndarray, "rows columns"]]:
         """Scores of the visual tokens of images of these sizes, as a grid over the whole of each image."""
 
@@ -133,7 +133,7 @@ class FixedSizeProcessor:
         ids = encode_prompt_ids(self.tokenizer, text, image_tokens=self._image_tokens)
         return 0 < len(ids) <= max(self.lengths)
 
-    def hide(self, view: Sequence[Pixels], tokens: Int[np.ndarray, "hidden"]) -> tuple[Pixels, ...]:
+    def hide(self, view: Sequence[Pixels], tokens: Int[np.ndarray, " hidden"]) -> tuple[Pixels, ...]:
         """As `Processor.hide`."""
         hidden = np.isin(np.arange(len(view) * self._image_tokens), tokens)
         masks = hidden.reshape(len(view), self._image_tokens)
@@ -142,7 +142,7 @@ class FixedSizeProcessor:
         )
 
     def heats(
-        self, scores: Float[np.ndarray, "I"], *sizes: tuple[int, int]
+        self, scores: Float[np.ndarray, " I"], *sizes: tuple[int, int]
     ) -> list[Float[np.ndarray, "rows columns"]]:
         """As `Processor.heats`."""
         return list(np.reshape(scores, (len(sizes), *self._grid)))

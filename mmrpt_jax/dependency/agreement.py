@@ -5,7 +5,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 
-def average_ranks(values: ArrayLike) -> Float[np.ndarray, "D"]:
+def average_ranks(values: ArrayLike) -> Float[np.ndarray, " D"]:
     """Ranks values from 1; equal values share the mean of their ranks."""
     _, inverse, counts = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
     last = np.cumsum(counts)

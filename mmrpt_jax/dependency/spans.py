@@ -68,7 +68,7 @@ def _goes_on(text: str, start: int, end: int) -> bool:
     return word.lower() in _ABBREVIATIONS_THAT_MAY_END and following.islower()
 
 
-def tokens_to_segments(token_offsets: Sequence[Span], spans: Sequence[Span]) -> Int[np.ndarray, "T"]:
+def tokens_to_segments(token_offsets: Sequence[Span], spans: Sequence[Span]) -> Int[np.ndarray, " T"]:
     """Finds for each token the span that it overlaps most (the first of equals).
 
     Aligns a tokenizer's character offsets with words or sentences, and words with sentences.
@@ -94,14 +94,14 @@ def tokens_to_segments(token_offsets: Sequence[Span], spans: Sequence[Span]) -> 
 
 
 def segment_pool(
-    values: Float[Array, "T"],
-    segment_ids: Int[Array, "T"],
+    values: Float[Array, " T"],
+    segment_ids: Int[Array, " T"],
     num_segments: int,
     *,
     reduce: Literal["mean", "sum", "max"] = "mean",
-    valid: Bool[Array, "T"] | None = None,
+    valid: Bool[Array, " T"] | None = None,
     empty: float = 0.0,
-) -> Float[Array, "num_segments"]:
+) -> Float[Array, " num_segments"]:
     """Pools token scores over words or sentences.
 
     MMRPT's sentence score is the mean over the sentence's tokens (not over its words): pool from tokens

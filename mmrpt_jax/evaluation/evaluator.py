@@ -91,7 +91,7 @@ class Evaluator:
         prompts: Sequence[str],
         candidates: Sequence[Sequence[str]],
         condition: ImageCondition = "right",
-    ) -> list[Float[np.ndarray, "candidates"]]:
+    ) -> list[Float[np.ndarray, " candidates"]]:
         """log p(candidate | images, prompt) in nats, summed over the candidate's tokens.
 
         Args:

@@ -53,7 +53,7 @@ def random_patch_mask(
 
 
 def hide_patches(
-    image: UInt8[np.ndarray, "h w 3"], hidden: Bool[np.ndarray, "I"], patch_size: int, *, value: int = GREY
+    image: UInt8[np.ndarray, "h w 3"], hidden: Bool[np.ndarray, " I"], patch_size: int, *, value: int = GREY
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Paints square patches of an image in one grey, on the host.
 

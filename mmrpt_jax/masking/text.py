@@ -174,11 +174,11 @@ def restore(masked_text: str, answers: Sequence[str], *, mask_token: str = "[MAS
     return "".join(part for pair in zip(pieces, [*answers, ""], strict=True) for part in pair)
 
 
-def _each(words: Sequence[str], test: Callable[[str], bool]) -> Bool[np.ndarray, "W"]:
+def _each(words: Sequence[str], test: Callable[[str], bool]) -> Bool[np.ndarray, " W"]:
     return np.array([test(word) for word in words], bool)
 
 
-def _runs(chosen: Bool[np.ndarray, "W"], sentences: Int[np.ndarray, "W"]) -> list[WordSpan]:
+def _runs(chosen: Bool[np.ndarray, " W"], sentences: Int[np.ndarray, " W"]) -> list[WordSpan]:
     """Returns the maximal runs of chosen neighbours that lie in one sentence."""
     runs: list[WordSpan] = []
     for index in np.flatnonzero(chosen).tolist():
@@ -190,7 +190,7 @@ def _runs(chosen: Bool[np.ndarray, "W"], sentences: Int[np.ndarray, "W"]) -> lis
 
 
 def _whole_sentences(
-    by_sentence: Float[np.ndarray, "Z"], sentences: Int[np.ndarray, "W"], spoken: Bool[np.ndarray, "W"]
+    by_sentence: Float[np.ndarray, " Z"], sentences: Int[np.ndarray, " W"], spoken: Bool[np.ndarray, " W"]
 ) -> list[tuple[float, WordSpan]]:
     """Returns each sentence's score and the span from its first to its last word that is no punctuation."""
     scored = []
@@ -200,7 +200,7 @@ def _whole_sentences(
     return scored
 
 
-def _best_window(scores: Float[np.ndarray, "W"], run: WordSpan, max_words: int) -> tuple[float, WordSpan]:
+def _best_window(scores: Float[np.ndarray, " W"], run: WordSpan, max_words: int) -> tuple[float, WordSpan]:
     """Returns the window of a run, as long as allowed, with the highest mean score (the first of equals)."""
     length = min(max_words, run[1] - run[0] + 1)
     starts = range(run[0], run[1] - length + 2)

@@ -182,8 +182,8 @@ class LayerInput(NamedTuple):
     """
 
     context_kv: Sequence[KeysValues]
-    index: Int[Array, "L"]
-    local: Bool[Array, "L"]
+    index: Int[Array, " L"]
+    local: Bool[Array, " L"]
 
 
 class Stack(nn.Module):

@@ -34,7 +34,7 @@ def forward(
     branches: BranchTokens,
     *,
     temperature: float = 1.0,
-    banned: Bool[Array, "V"] | None = None,
+    banned: Bool[Array, " V"] | None = None,
     regions: Float[Array, "B P M"] | None = None,
     query_weights: Float[Array, "B G R"] | None = None,
 ) -> Forward:

@@ -29,7 +29,7 @@ def logits(
     embedding: Float[Array, "V D"],
     *,
     temperature: float = 1.0,
-    banned: Bool[Array, "V"] | None = None,
+    banned: Bool[Array, " V"] | None = None,
     softcap: float = 0.0,
 ) -> Float[Array, "*E V"]:
     """Float32 logits over the vocabulary, softly capped, divided by the temperature, with banned ids at -inf."""
@@ -53,7 +53,7 @@ def score_tokens(
     ids: Int[Array, "*E"],
     *,
     temperature: float = 1.0,
-    banned: Bool[Array, "V"] | None = None,
+    banned: Bool[Array, " V"] | None = None,
     softcap: float = 0.0,
     chunk: int = 2048,
 ) -> TokenScores:
@@ -78,7 +78,7 @@ def score_tokens(
     return _in_chunks(score, (hidden, ids), tokens=ids.shape, chunk=chunk)
 
 
-def _score(scores: Float[Array, "c V"], ids: Int[Array, "c"]) -> TokenScores:
+def _score(scores: Float[Array, "c V"], ids: Int[Array, " c"]) -> TokenScores:
     logprobs = jax.nn.log_softmax(scores, axis=-1)
     chosen = jnp.take_along_axis(logprobs, ids[:, None], axis=-1)[:, 0]
     # A banned id has p = 0 and log p = -inf; its share of the entropy is 0, not NaN.

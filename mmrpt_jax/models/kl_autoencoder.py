@@ -150,7 +150,7 @@ class Posterior(NamedTuple):
         """mean + standard deviation · ε; differentiable in both."""
         return self.mean + jnp.exp(0.5 * self.logvar) * jax.random.normal(key, self.mean.shape)
 
-    def kl(self) -> Float[Array, "B"]:
+    def kl(self) -> Float[Array, " B"]:
         """KL to the standard Gaussian, summed over z, nats, ≥ 0: ½ Σ (mean² + var − 1 − log var)."""
         terms = self.mean**2 + jnp.exp(self.logvar) - 1.0 - self.logvar
         return 0.5 * jnp.sum(terms, axis=(1, 2, 3))

@@ -58,7 +58,7 @@ def grid_positions(rows: int, columns: int, width: int) -> Float[Array, "I D"]:
     return fixed_positions(down.reshape(-1), across.reshape(-1), width)
 
 
-def _falling_frequencies(count: int) -> Float[Array, "count"]:
+def _falling_frequencies(count: int) -> Float[Array, " count"]:
     return 10_000.0 ** (-jnp.arange(count, dtype=jnp.float32) / count)
 
 

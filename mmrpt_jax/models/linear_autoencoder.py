@@ -30,7 +30,7 @@ class LinearAutoencoder:
             keeps its own: the first ones are larger, and stand out of the noise before the others.
     """
 
-    mean: Float[Array, "3*f*f"]
+    mean: Float[Array, " 3*f*f"]
     basis: Float[Array, "3*f*f C"]
     scale: Float[Array, ""]
 

@@ -65,7 +65,7 @@ def _grid_positions(slots, opens, images: VisualTokens) -> Int[Array, "B P 3"]:
 
 
 def branch_places(
-    config: VLMConfig, length: Int[Array, "B"], prompt_valid: Bool[Array, "B P"], valid: Bool[Array, "B G R"]
+    config: VLMConfig, length: Int[Array, " B"], prompt_valid: Bool[Array, "B P"], valid: Bool[Array, "B G R"]
 ) -> Tokens:
     """Branch tokens go on where the prompt ends: [B G R].
 
@@ -82,7 +82,7 @@ def branch_places(
     return Tokens(positions, positions, valid, places)
 
 
-def prompt_end(valid: Bool[Array, "B P"]) -> Int[Array, "B"]:
+def prompt_end(valid: Bool[Array, "B P"]) -> Int[Array, " B"]:
     """Tokens up to the last valid one: padding is on the right, but image slots may be hidden."""
     return jnp.max(jnp.where(valid, jnp.arange(1, valid.shape[1] + 1), 0), axis=1)
 

@@ -19,7 +19,7 @@ def rotary_axes(config: RotaryConfig, pairs: int) -> np.ndarray:
     return axes
 
 
-def rotary_frequencies(config: RotaryConfig, pairs: int) -> Float[Array, "pairs"]:
+def rotary_frequencies(config: RotaryConfig, pairs: int) -> Float[Array, " pairs"]:
     """Radians per position of each of a head's pairs."""
     rank, count = jnp.arange(pairs, dtype=jnp.float32), pairs
     if config.layout == "restarted":
@@ -38,7 +38,7 @@ def rotary_frequencies(config: RotaryConfig, pairs: int) -> Float[Array, "pairs"
 def rotate(
     x: Float[Array, "*E T N H"],
     positions: Int[Array, "*ETA"],
-    frequencies: Float[Array, "pairs"],
+    frequencies: Float[Array, " pairs"],
     axes: np.ndarray,
 ) -> Float[Array, "*E T N H"]:
     """Turns the pairs (x_i, x_{i + H/2}) by positions[axes[i]] · frequencies[i].

@@ -74,7 +74,7 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, _PROMPTS)
 
 
-def split_over_prompts(x: Float[Array, "B *E"]) -> Float[Array, "B *E"]:
+def split_over_prompts(x: Float[Array, " B *E"]) -> Float[Array, " B *E"]:
     """Keeps features split as their batch is, under the mesh of `jax.set_mesh`; without one, `x` itself.
 
     Left to itself the partitioner follows the weights: it splits features over `fsdp`, keeps every prompt on every

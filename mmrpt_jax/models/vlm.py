@@ -39,7 +39,7 @@ class PromptState(NamedTuple):
     keys: Float[Array, "L B P K H"]
     values: Float[Array, "L B P K H"]
     valid: Bool[Array, "B P"]
-    length: Int[Array, "B"]
+    length: Int[Array, " B"]
     last_hidden: Float[Array, "B D"]
 
 

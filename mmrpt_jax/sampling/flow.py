@@ -65,7 +65,7 @@ class FlowSampler:
         start, stop = self.window or (0, 0 if self.kind == "ode" else self.steps)
         return start, stop - start
 
-    def levels(self, times: Float[Array, "S"], start: Int[Array, ""] | int) -> Float[Array, "S-1"]:
+    def levels(self, times: Float[Array, " S"], start: Int[Array, ""] | int) -> Float[Array, " S-1"]:
         """Noise level of each step, 0 outside the window that begins at `start`."""
         step = jnp.arange(self.steps)
         if self.kind == "flow_sde":
@@ -176,8 +176,8 @@ def make_image_scorer(config: UnifiedConfig, sampler: FlowSampler) -> Callable[.
 def integrate(
     field: Field,
     latents: Float[Array, "B G I C"],
-    times: Float[Array, "S"],
-    levels: Float[Array, "S-1"],
+    times: Float[Array, " S"],
+    levels: Float[Array, " S-1"],
     draw: Draw,
     *,
     window: tuple[Int[Array, ""] | int, int],

@@ -47,7 +47,7 @@ def make_rollout(
     group_size: int,
     max_tokens: int,
     end_ids: Sequence[int],
-    banned: Bool[Array, "V"] | None = None,
+    banned: Bool[Array, " V"] | None = None,
     temperature: float = 1.0,
 ) -> Callable[..., Rollout]:
     """Builds `rollout(params, images, prompt, key) -> Rollout`, to be jitted by the caller.

@@ -30,7 +30,7 @@ class DrawingBatch(NamedTuple):
     prompt: PromptTokens
     clean: Float[Array, "B G I features"]
     weights: Float[Array, "B G"]
-    seeds: Int[Array, "B"]
+    seeds: Int[Array, " B"]
 
 
 def make_drawing_loss(config: UnifiedConfig, *, shift: float = 1.0, repeats: int = 1) -> Callable:

@@ -33,7 +33,7 @@ class DrawingPrompts(NamedTuple):
     conditions: Conditions
     texts: list[str]
     columns: dict[str, list[Any]]
-    seeds: Int[Array, "B"]
+    seeds: Int[Array, " B"]
 
 
 class JudgedImages(NamedTuple):
@@ -138,7 +138,7 @@ def _learned_from(judgement: Judgement) -> dict[str, float]:
     return found
 
 
-def _correlation(a: Float[np.ndarray, "N"], b: Float[np.ndarray, "N"]) -> float:
+def _correlation(a: Float[np.ndarray, " N"], b: Float[np.ndarray, " N"]) -> float:
     """Pearson's; 0 where one of them does not vary."""
     a, b = a - a.mean(), b - b.mean()
     norms = np.sqrt((a**2).sum() * (b**2).sum())

@@ -11,7 +11,7 @@ from jaxtyping import Array, UInt32
 _WORDS = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}
 
 
-def fingerprint(tree: Any) -> UInt32[np.ndarray, "leaves"]:
+def fingerprint(tree: Any) -> UInt32[np.ndarray, " leaves"]:
     """The sum of the bits of every array, word by word, modulo 2^32.
 
     It is exact in any order, and so the same however an array lies over devices; a single changed bit changes it.

@@ -55,7 +55,7 @@ class DrawnBatch(NamedTuple):
     rewards: Float[Array, "B G"]
     advantages: Float[Array, "B G"]
     trained: Bool[Array, "B G"]
-    seeds: Int[Array, "B"]
+    seeds: Int[Array, " B"]
     behaviour_velocity: Float[Array, "B G I C"] | None = None
     ref_velocity: Float[Array, "B G *K I C"] | None = None
 
@@ -80,7 +80,7 @@ class Noised(NamedTuple):
 
 
 def noise_anew(
-    clean: Float[Array, "B G I C"], seeds: Int[Array, "B"], *, shift: float, looks: int = 1
+    clean: Float[Array, "B G I C"], seeds: Int[Array, " B"], *, shift: float, looks: int = 1
 ) -> Noised:
     """Draws `looks` times and noises per row, from its seed, and brings its images to each of them."""
 
@@ -100,7 +100,7 @@ def make_fresh_look(
 ) -> Callable[..., tuple[Noised, Array]]:
     """Builds `look(params, conditions, clean, seeds) -> (Noised, velocity)`: a policy's view of images, noised anew."""
 
-    def look(params, conditions: Conditions, clean: Float[Array, "B G I C"], seeds: Int[Array, "B"]):
+    def look(params, conditions: Conditions, clean: Float[Array, "B G I C"], seeds: Int[Array, " B"]):
         at = noise_anew(clean, seeds, shift=sampler.shift, looks=looks)
         field = make_field(config, params, conditions, sampler.guidance, repeats=looks)
         return at, field(at.latents, at.times)

@@ -39,7 +39,7 @@ class Judgement(NamedTuple):
         return self.table.total.reshape(self.advantages.shape)
 
     @property
-    def zero_variance(self) -> Bool[np.ndarray, "B"]:
+    def zero_variance(self) -> Bool[np.ndarray, " B"]:
         """Groups whose advantages are all the same: they teach nothing, whatever the spread of their rewards."""
         return np.asarray(zero_variance_groups(self.advantages, valid=self.scorable, tolerance=_ROUNDING))
 
@@ -58,7 +58,7 @@ class Judgement(NamedTuple):
         }
 
 
-def telling_groups(judgement: Judgement, keep: int | None) -> Int[np.ndarray, "keep"]:
+def telling_groups(judgement: Judgement, keep: int | None) -> Int[np.ndarray, " keep"]:
     """The first `keep` groups in their order, those that teach nothing only if others are too few.
 
     DAPO (arXiv 2503.14476) draws prompts until a batch is full of groups that teach something. Here a fixed number of
@@ -68,7 +68,7 @@ def telling_groups(judgement: Judgement, keep: int | None) -> Int[np.ndarray, "k
     return np.sort(np.argsort(judgement.zero_variance, kind="stable")[:keep])
 
 
-def take_groups(tree: Any, chosen: Int[np.ndarray, "keep"]) -> Any:
+def take_groups(tree: Any, chosen: Int[np.ndarray, " keep"]) -> Any:
     """Rows `chosen` of every array of a tree; each stays spread over the devices as it was."""
 
     def take(array: Any) -> Any:

@@ -27,10 +27,10 @@ class SupervisedBatch(NamedTuple):
     images: UInt8[Array, "B C h w 3"]
     prompt: PromptTokens
     branches: BranchTokens
-    blind: Bool[Array, "B"]
+    blind: Bool[Array, " B"]
 
 
-def hide_images(prompt: PromptTokens, blind: Bool[Array, "B"]) -> PromptTokens:
+def hide_images(prompt: PromptTokens, blind: Bool[Array, " B"]) -> PromptTokens:
     """Makes the visual tokens of blind rows invisible; positions stay as they are."""
     return prompt._replace(valid=prompt.valid & ~(prompt.image_slots & blind[:, None]))
 

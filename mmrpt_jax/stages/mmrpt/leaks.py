@@ -15,7 +15,7 @@ from mmrpt_jax.stages.run import Run
 from mmrpt_jax.training.gain import answer_tokens
 
 # (masked captions, hidden spans) -> log p of each span given its masked caption and no image, nats, ≤ 0.
-BlindReader = Callable[[Sequence[str], Sequence[str]], Float[np.ndarray, "M"]]
+BlindReader = Callable[[Sequence[str], Sequence[str]], Float[np.ndarray, " M"]]
 
 
 def make_blind_reader(run: Run, params: Any) -> BlindReader:
@@ -27,7 +27,7 @@ def make_blind_reader(run: Run, params: Any) -> BlindReader:
     size, lengths = run.config.score.batch_size, run.config.data.branch_lengths
     read = jax.jit(functools.partial(_span_logprobs, run.vlm))
 
-    def blind(masked: Sequence[str], answers: Sequence[str]) -> Float[np.ndarray, "M"]:
+    def blind(masked: Sequence[str], answers: Sequence[str]) -> Float[np.ndarray, " M"]:
         found = []
         for start in range(0, len(masked), size):
             # The last batch is filled up with its first row, so that one program serves all.
@@ -43,6 +43,6 @@ def make_blind_reader(run: Run, params: Any) -> BlindReader:
     return blind
 
 
-def _span_logprobs(config, params, prompt, branches, spans) -> Float[jax.Array, "B"]:
+def _span_logprobs(config, params, prompt, branches, spans) -> Float[jax.Array, " B"]:
     logprobs = forward(config, params, None, prompt, branches).logprobs
     return jnp.sum(jnp.where(spans, logprobs, 0.0), axis=(1, 2))
