@@ -8,6 +8,7 @@ program needs of a chip.
 
 import errno
 import functools
+import re
 import sys
 from typing import NoReturn
 
@@ -81,8 +82,12 @@ def parse_flags(argv: list[str]) -> list[str]:
         if _CONFIG.value is not None:
             _ = _CONFIG.value.stages  # an unreadable file is only told of at the first use
     except (flags.Error, AttributeError, OSError) as error:
-        lines = [line.strip(" '\"") for line in str(error).replace("\\n", "\n").splitlines()]
-        raise ConfigError(lines[-1]) from error
+        # Whoever handed the error on wrote lines before it, and quotes around it.
+        last = str(error).replace("\\n", "\n").splitlines()[-1].strip()
+        missing = re.search(r"No such file or directory: '(.+?)'", last)
+        raise ConfigError(
+            f"--config: there is no file {missing[1]}" if missing else last.strip("'\"")
+        ) from error
     return rest
 
 
