@@ -1,7 +1,7 @@
 """MMRPT on the embedded world: which words need the image, and does it help to reconstruct them?
 
 COMMAND: python -m experiments.launch --config=experiments/configs/mmrpt_scenes.py --workdir=runs/mmrpt_scenes
-HARDWARE: two CPU cores, 1.8 GiB. WALL TIME: 6 min 27 s, installation included. SEED: 0.
+HARDWARE: two CPU cores, 1.9 GiB. WALL TIME: 6 min 34 s, installation included. SEED: 0.
 RESULT: hidden spans filled in the biased / unbiased / flipped world: base 0.30 / 0.18 / 0.15, sft 0.44 / 0.29 / 0.26,
 mmrpt 0.38 / 0.30 / 0.28, each ± 0.04. MMRPT ties with supervised training on the same masks at equal compute; three
 seeds are in `mmrpt_scenes_study.py`.
