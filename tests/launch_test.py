@@ -20,7 +20,10 @@ def launch(*arguments):
     "arguments, sentence",
     [
         ([CONFIG, "--config.rl.group_sise=4"], 'Did you mean "group_size" instead of "group_sise"?'),
-        (["--config=experiments/configs/missing.py", "--workdir=x"], "no file experiments/configs/missing.py\n"),
+        (
+            ["--config=experiments/configs/missing.py", "--workdir=x"],
+            "no file experiments/configs/missing.py\n",
+        ),
         ([CONFIG], "--workdir=<folder>"),
         ([CONFIG, "--workdir=x", "--config.rl.loss.variant=grpa"], "did you mean 'grpo'?"),
         ([CONFIG, "--topology=v5e:2x2"], "say --dry_run as well"),
