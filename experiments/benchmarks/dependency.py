@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from experiments.benchmarks.common.command import benchmark_parser, run_benchmark
 from experiments.benchmarks.common.environments import SIDES, peer_python, run_side
-from experiments.benchmarks.common.small_model import small_model
+from experiments.benchmarks.common.small_model import small_model, text_prompt
 from experiments.benchmarks.common.timing import quartiles, take_turns, title
 from mmrpt_jax.models import VLM, BranchTokens, PromptTokens, VLMConfig, initialise
 
@@ -93,9 +93,8 @@ def visual(tokens: int) -> int:
 
 def caption_behind_image(tokens: int) -> tuple[PromptTokens, BranchTokens]:
     """Half of the tokens are a prompt, whose image is taken for text here, half a caption."""
-    shape, caption = (1, tokens // 2), (1, 1, tokens - tokens // 2)
-    prompt = PromptTokens(jnp.ones(shape, jnp.int32), jnp.ones(shape, bool), jnp.zeros(shape, bool))
-    return prompt, BranchTokens(jnp.ones(caption, jnp.int32), jnp.ones(caption, bool))
+    caption = (1, 1, tokens - tokens // 2)
+    return text_prompt(tokens // 2), BranchTokens(jnp.ones(caption, jnp.int32), jnp.ones(caption, bool))
 
 
 def behind(model: VLMConfig, params: Any, prompt: PromptTokens, caption: BranchTokens, *asked: Any) -> Any:

@@ -16,9 +16,8 @@ import jax
 import jax.numpy as jnp
 
 from experiments.benchmarks.common.command import benchmark_parser, run_benchmark
-from experiments.benchmarks.common.small_model import small_model
+from experiments.benchmarks.common.small_model import small_model, text_prompt
 from experiments.benchmarks.common.timing import quartiles, take_turns, title
-from experiments.benchmarks.rollout import text_prompt
 from mmrpt_jax.models import LatentConfig, UnifiedConfig, initialise
 from mmrpt_jax.objectives import timesteps
 from mmrpt_jax.sampling import Conditions, FlowSampler, make_image_rollout

@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 
 from experiments.benchmarks.common.command import benchmark_parser, run_benchmark
-from experiments.benchmarks.common.small_model import small_model
+from experiments.benchmarks.common.small_model import small_model, text_prompt
 from experiments.benchmarks.common.timing import quartiles, take_turns, title
-from mmrpt_jax.models import VLM, PromptTokens, VLMConfig, count_parameters, initialise
+from mmrpt_jax.models import VLM, VLMConfig, count_parameters, initialise
 from mmrpt_jax.sampling import make_rollout
 
 COLUMNS = ("G", "P", "R", "prefill ms", "decode ms", "tokens/s", "floor ms", "of bandwidth")
@@ -69,12 +69,6 @@ def measure(
     return dict(
         zip(COLUMNS, (*values, 1e3 * statistics.median(floors), statistics.median(shares)), strict=True)
     )
-
-
-def text_prompt(length: int) -> PromptTokens:
-    """One prompt without images or padding."""
-    shape = (1, length)
-    return PromptTokens(jnp.ones(shape, jnp.int32), jnp.ones(shape, bool), jnp.zeros(shape, bool))
 
 
 def copying() -> Callable[[], Any]:

@@ -5,8 +5,9 @@ import dataclasses
 import jax
 import numpy as np
 
+from experiments.benchmarks.common.small_model import text_prompt
 from experiments.benchmarks.image_rollout import every_step, once
-from experiments.benchmarks.rollout import bytes_to_read, text_prompt
+from experiments.benchmarks.rollout import bytes_to_read
 from mmrpt_jax.models import LatentConfig, UnifiedConfig, initialise
 from mmrpt_jax.sampling import Conditions
 

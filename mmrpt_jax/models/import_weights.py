@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmrpt_jax.models.checkpoint_files import open_checkpoint
-from mmrpt_jax.models.finite import not_finite
+from mmrpt_jax.models.finite import check_finite
 from mmrpt_jax.models.paths import path_of
 from mmrpt_jax.models.safetensors_file import StoredTensor
 from mmrpt_jax.models.weight_table import Weight, flatten, match_table, respelled
@@ -58,11 +58,7 @@ def read_weights(
     # The largest first, while little else is held: on the way to its device a tensor is there twice.
     order = sorted(leaves, key=lambda name: -leaves[name].size)
     loaded = {name: load(name) for name in order}
-    if poisoned := not_finite(loaded):
-        raise ValueError(
-            f"{path} holds numbers that are not finite ({poisoned[0]} is the first of {len(poisoned)} arrays): "
-            "nothing can be computed with them"
-        )
+    check_finite(loaded, path, "nothing can be computed with them")
     return jax.tree.map_with_path(lambda key, _: loaded[path_of(key)], abstract)
 
 

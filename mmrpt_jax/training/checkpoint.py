@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from mmrpt_jax.models.finite import not_finite
+from mmrpt_jax.models.finite import check_finite
 from mmrpt_jax.models.full_disk import naming_a_full_disk
 from mmrpt_jax.training.fingerprint import fingerprint
 
@@ -65,11 +65,7 @@ class Checkpointer:
             raise FileNotFoundError(f"no complete checkpoint {step or ''} in {self._directory}")
         place = self._directory / str(step)
         state = self._read(like, step)
-        if poisoned := not_finite(state):
-            raise ValueError(
-                f"{place} holds numbers that are not finite ({poisoned[0]} is the first of {len(poisoned)} arrays): "
-                "remove it to go on from the checkpoint before it"
-            )
+        check_finite(state, place, "remove it to go on from the checkpoint before it")
         return state
 
     def restore_newest_sound(self, like: Any, log: Callable[[str], None]) -> Any | None:

@@ -1,7 +1,9 @@
-"""The model of the benchmarks: Qwen2.5-VL's shape, small enough for two cores; as peers have it, too."""
+"""The model of the benchmarks: Qwen2.5-VL's shape, small enough for two cores; and its prompts."""
+
+import jax.numpy as jnp
 
 from experiments.benchmarks.grpo.work import DECODER, ROTARY, TOWER
-from mmrpt_jax.models import VLMConfig
+from mmrpt_jax.models import PromptTokens, VLMConfig
 from mmrpt_jax.models.families.qwen2_5_vl import model_config
 
 
@@ -14,3 +16,9 @@ def small_model() -> VLMConfig:
             "tie_word_embeddings": True,
         }
     )
+
+
+def text_prompt(length: int) -> PromptTokens:
+    """One prompt without images or padding."""
+    shape = (1, length)
+    return PromptTokens(jnp.ones(shape, jnp.int32), jnp.ones(shape, bool), jnp.zeros(shape, bool))

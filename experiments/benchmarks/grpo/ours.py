@@ -13,7 +13,15 @@ from jax.sharding import Mesh
 from PIL import Image
 
 from experiments.benchmarks.common.small_model import small_model
-from experiments.benchmarks.grpo.work import LEARNING_RATE, Stopwatch, Work, from_command_line, prompts
+from experiments.benchmarks.grpo.work import (
+    LEARNING_RATE,
+    PIXELS,
+    TOWER,
+    Stopwatch,
+    Work,
+    from_command_line,
+    prompts,
+)
 from mmrpt_jax.data.checkpoint_processor import CheckpointProcessor
 from mmrpt_jax.data.checkpoint_tokenizer import load_checkpoint_tokenizer
 from mmrpt_jax.data.preprocessing.families import image_text, read_preprocessor
@@ -28,7 +36,7 @@ from mmrpt_jax.training.policy import make_policy_step
 from mmrpt_jax.training.reinforce import make_reinforcement_step
 from mmrpt_jax.training.state import TrainState, compile_step, make_optimizer, new_state
 
-_BLOCK = 2304  # patches of the image
+_PATCHES = (PIXELS // TOWER["patch_size"]) ** 2
 
 
 def main(work: Work) -> None:
@@ -79,7 +87,7 @@ def open_processor(work: Work, folder: Path) -> CheckpointProcessor:
     """What the model reads, in buckets that fit exactly."""
     text = image_text("qwen2_5_vl")
     tokenizer = load_checkpoint_tokenizer(folder, image_token=text.token)
-    buckets = {"lengths": (work.prompt,), "patch_counts": (_BLOCK,)}
+    buckets = {"lengths": (work.prompt,), "patch_counts": (_PATCHES,)}
     return CheckpointProcessor(tokenizer, read_preprocessor(folder), text, **buckets)
 
 
