@@ -1,10 +1,13 @@
 """One table from logical axes to mesh axes, and what follows from it: where every parameter lives."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
+import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 MESH_AXES = ("data", "fsdp", "tensor")
@@ -31,7 +34,8 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
     """A mesh over all devices; one of the sizes may be -1 and takes what the others leave.
 
     Raises:
-        ValueError: more than one size is -1, or the sizes do not multiply to the number of devices.
+        ValueError: more than one size is -1, or the sizes do not multiply to the number of devices; or see
+            `device_grid`.
     """
     sizes, devices = [data, fsdp, tensor], jax.device_count()
     asked = ", ".join(f"{axis}={size}" for axis, size in zip(MESH_AXES, sizes, strict=True))
@@ -42,7 +46,25 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
         sizes = [devices // known if size == -1 else size for size in sizes]
     if min(sizes) < 1 or math.prod(sizes) != devices:
         raise ValueError(f"a mesh of {asked} does not cover the {devices} devices")
-    return jax.make_mesh(sizes, MESH_AXES, axis_types=(AxisType.Auto,) * 3)
+    return Mesh(device_grid(sizes, jax.devices()), MESH_AXES, axis_types=(AxisType.Auto,) * 3)
+
+
+def device_grid(sizes: Sequence[int], devices: Sequence[Any]) -> np.ndarray:
+    """Devices in the order of a mesh: neighbours where the axes talk most.
+
+    Several slices of a TPU, joined by a slow network, divide the `data` axis among them, which talks once per step;
+    `fsdp` and `tensor` stay inside a slice.
+
+    Raises:
+        ValueError: the `data` axis does not divide into the slices.
+    """
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if slices == 1:
+        return mesh_utils.create_device_mesh(tuple(sizes), devices)
+    data, *rest = sizes
+    if data % slices:
+        raise ValueError(f"data={data} does not divide into the {slices} slices that the devices belong to")
+    return mesh_utils.create_hybrid_device_mesh((data // slices, *rest), (slices, 1, 1), devices)
 
 
 def parameter_shardings(boxed, mesh: Mesh, rules: Mapping[str, str | None] = RULES):

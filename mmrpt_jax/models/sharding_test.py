@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from mmrpt_jax.models.sharding import RULES, batch_sharding, make_mesh, parameter_shardings
+from mmrpt_jax.models.sharding import RULES, batch_sharding, device_grid, make_mesh, parameter_shardings
 from mmrpt_jax.models.vlm import VLM
 from mmrpt_jax.models.vlm_test import CONFIG, make_batch, random_parameters, score
 
@@ -114,3 +114,33 @@ def test_impossible_meshes_are_refused(sizes, message):
 
 def test_batches_are_split_over_prompts_only():
     assert batch_sharding(make_mesh(2, 2, 2)).shard_shape((8, 3, 5)) == (2, 3, 5)
+
+
+@dataclasses.dataclass(frozen=True)
+class FakeDevice:
+    """What a mesh asks of a device."""
+
+    id: int
+    slice_index: int
+    platform: str = "gpu"
+    device_kind: str = "fake"
+
+    @property
+    def process_index(self):
+        return self.id // 2
+
+
+def test_slices_divide_the_data_axis_and_nothing_else():
+    # Numbered across the slices, so that order alone does not give the answer.
+    devices = [FakeDevice(number, slice_index=number % 2) for number in range(8)]
+    grid = device_grid((4, 2, 1), devices)
+    assert grid.shape == (4, 2, 1)
+    assert [[device.slice_index for device in row.ravel()] for row in grid] == [
+        [0, 0],
+        [0, 0],
+        [1, 1],
+        [1, 1],
+    ]
+    assert {device.id for device in grid.ravel()} == set(range(8))
+    with pytest.raises(ValueError, match="data=1 does not divide into the 2 slices"):
+        device_grid((1, 8, 1), devices)
