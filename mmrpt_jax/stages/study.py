@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from mmrpt_jax.stages.methods import method_of
 from mmrpt_jax.stages.results import read_results, write_results
+from mmrpt_jax.training.processes import is_writer
 
 # Two-sided 97.5 % quantiles of Student's t by degrees of freedom: few seeds need wide intervals.
 _T975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
@@ -25,7 +26,9 @@ def run_study(config: ConfigDict, workdir: str) -> None:
         tables.append(read_results(folder))
     rows = over_seeds(tables)
     title = f"{config.title}: mean over seeds {', '.join(map(str, config.seeds))} ± 95 % interval"
-    print(write_results(Path(workdir), rows, method.headline_columns(rows), title=title))
+    table = write_results(Path(workdir), rows, method.headline_columns(rows), title=title)
+    if is_writer():
+        print(table)
 
 
 def over_seeds(tables: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ from mmrpt_jax.stages.completion import write_whole
 from mmrpt_jax.stages.opening import open_processor
 from mmrpt_jax.stages.run import Run
 from mmrpt_jax.training.metrics import MetricWriter
+from mmrpt_jax.training.processes import by_writer, for_writer, writer_first
 
 # What may differ between two starts in one folder: what is told and kept, and which parts run.
 _MAY_CHANGE = ("title", "stages", "arms", "log_every", "save_every", "overlays", "compilation_cache")
@@ -61,8 +62,9 @@ def open_run(
         ConfigError: the folder holds another experiment.
     """
     folder = open_workdir(config, workdir)
-    processor = open_processor(config, folder)
-    with MetricWriter(folder) as writer:
+    with writer_first("tokenizer"):
+        processor = open_processor(config, folder)
+    with contextlib.closing(for_writer(MetricWriter, folder)) as writer:
         model = model_of(config, processor.tokenizer.vocab_size)
         yield Run(config, folder, processor, model, writer, make_mesh(**config.mesh.to_dict()))
 
@@ -87,10 +89,10 @@ def write_identity(config: ConfigDict, workdir: Path) -> None:
     path, resolved = workdir / "config.json", json.loads(config.to_json_best_effort())
     if path.exists():
         _check_same_experiment(json.loads(path.read_text()), resolved, workdir)
-    write_whole(path, json.dumps(resolved, indent=2))
+    by_writer(write_whole, path, json.dumps(resolved, indent=2))
     versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
     versions |= {"devices": [str(device) for device in jax.devices()], "seed": config.seed}
-    (workdir / "versions.json").write_text(json.dumps(versions, indent=2))
+    by_writer(write_whole, workdir / "versions.json", json.dumps(versions, indent=2))
 
 
 def _check_same_experiment(before: dict, now: dict, workdir: Path) -> None:

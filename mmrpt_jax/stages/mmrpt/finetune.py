@@ -11,7 +11,7 @@ from mmrpt_jax.data.images import decode_image, image_size
 from mmrpt_jax.data.prompts import answer_text, encode_branches
 from mmrpt_jax.data.question_source import QuestionSource
 from mmrpt_jax.data.records import MappedSource, RandomAccess, Record, open_records
-from mmrpt_jax.stages.run import Run, batches
+from mmrpt_jax.stages.run import Run
 from mmrpt_jax.training.loop import train
 from mmrpt_jax.training.state import compile_step, make_optimizer, new_state
 from mmrpt_jax.training.supervised import SupervisedBatch, make_supervised_step
@@ -94,6 +94,6 @@ def _question_batches(run: Run, blind: bool) -> Callable[[int], Iterator[Supervi
         replies = [[answer_text(reply)] for reply in batch["reply"]]
         branches = encode_branches(run.tokenizer, replies, lengths=data.branch_lengths)
         hidden = np.full(len(replies), blind)
-        return run.place(SupervisedBatch(*inputs, branches, hidden))
+        return run.share.place(SupervisedBatch(*inputs, branches, hidden))
 
-    return batches(source, None, build, seed=run.data_seed("finetune"), batch_size=cfg.batch_size)
+    return run.batches(source, None, build, stream="finetune", batch_size=cfg.batch_size)

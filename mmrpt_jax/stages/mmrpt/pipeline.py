@@ -14,6 +14,7 @@ from mmrpt_jax.stages.mmrpt.validate import check_config
 from mmrpt_jax.stages.opening import model_config
 from mmrpt_jax.stages.results import evaluated, write_results
 from mmrpt_jax.stages.workdir import open_run
+from mmrpt_jax.training.processes import by_writer
 
 
 def run_experiment(config: ConfigDict, workdir: str) -> None:
@@ -36,7 +37,7 @@ def run_experiment(config: ConfigDict, workdir: str) -> None:
                     f"mask ({method})",
                     lambda m=method, t=target: run_mask(run, base, folder / "scores", t, m),
                 )
-                draw_overlays(run, folder / "scores", target, folder / "overlays" / method)
+                by_writer(draw_overlays, run, folder / "scores", target, folder / "overlays" / method)
         if "rl" in config.stages:
             for name, arm in arms.items():
                 masks = folder / "masks" / arm.masks

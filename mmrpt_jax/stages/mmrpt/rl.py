@@ -13,6 +13,7 @@ from mmrpt_jax.stages.mmrpt.fill import supervised_batches
 from mmrpt_jax.stages.mmrpt.reinforce import reinforce
 from mmrpt_jax.stages.run import Run
 from mmrpt_jax.training.loop import train
+from mmrpt_jax.training.processes import agreed
 from mmrpt_jax.training.state import compile_step, make_optimizer, new_state
 from mmrpt_jax.training.supervised import make_supervised_step
 
@@ -75,7 +76,7 @@ def imitate(
 def _warm_up(run: Run, params: Any, source: RandomAccess[Any], arm: Arm, name: str, directory: Path) -> Any:
     """Teaches the answer format; the result is a file, so that a resumed run has the same reference policy."""
     path, steps = directory / "weights.safetensors", run.config.fill.warmup_steps
-    if not path.exists():
+    if not agreed(path.exists()):
         if steps:
             params = imitate(
                 run, params, source, arm, steps=steps, stage=f"{name}_warmup", directory=directory
