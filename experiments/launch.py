@@ -12,6 +12,7 @@ import re
 import sys
 from typing import NoReturn
 
+import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
@@ -21,6 +22,7 @@ from mmrpt_jax.stages.study import run_study
 from mmrpt_jax.stages.topology.report import describe_rows, measure_programs
 from mmrpt_jax.stages.topology.slices import open_slice
 from mmrpt_jax.training.checkpoint import DamagedCheckpointError
+from mmrpt_jax.training.processes import is_writer, leave, leave_failed, start_processes
 from mmrpt_jax.training.stopping import StoppedError, StopRequest
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: a Python file with get_config().")
@@ -33,6 +35,18 @@ _TOPOLOGY = flags.DEFINE_string(
     None,
     "With --dry_run: a slice of TPUs such as v5p:4x4x4 to compile for; exit code 1 if it is too small.",
 )
+_DISTRIBUTED = flags.DEFINE_bool(
+    "distributed",
+    False,
+    "This is one of several processes, which TPU metadata, SLURM, Open MPI or Kubernetes tell of each other.",
+)
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "Where nothing tells processes of each other: host:port of the first one."
+)
+_NUM_PROCESSES = flags.DEFINE_integer(
+    "num_processes", None, "With --coordinator: how many processes there are."
+)
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "With --coordinator: the number of this one, from 0.")
 
 
 def main(argv: list[str]) -> int:
@@ -42,12 +56,14 @@ def main(argv: list[str]) -> int:
         raise ConfigError(f"unexpected argument {argv[1]!r}: fields are set as --config.field=value")
     if _CONFIG.value is None:
         raise ConfigError("name an experiment: --config=experiments/configs/<name>.py")
+    _join_processes()
     method = method_of(_CONFIG.value)
     if _TOPOLOGY.value:
         return _compile_for(_TOPOLOGY.value)
     method.check(_CONFIG.value)
     if _DRY_RUN.value:
-        print(method.describe(_CONFIG.value))
+        if is_writer():
+            print(method.describe(_CONFIG.value))
     elif not _WORKDIR.value:
         raise ConfigError("name a folder for the results: --workdir=<folder>")
     else:
@@ -71,6 +87,23 @@ def _compile_for(topology: str) -> int:
     return 0 if all(row["fits"] for row in rows) else 1
 
 
+def _join_processes() -> None:
+    """Brings the processes of the run together, if there are to be several.
+
+    Raises:
+        ConfigError: flags are missing, or nothing tells of other processes.
+    """
+    told = (_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+    if all(value is None for value in told) and not _DISTRIBUTED.value:
+        return
+    if any(value is None for value in told) and not _DISTRIBUTED.value:
+        raise ConfigError("--coordinator, --num_processes and --process_id belong together: give all three")
+    try:
+        start_processes(*told)
+    except ValueError as error:
+        raise ConfigError(f"--distributed: nothing here tells of other processes ({error})") from error
+
+
 def parse_flags(argv: list[str]) -> list[str]:
     """Parses flags; the config file is read here, so that what is wrong with it is told in one sentence.
 
@@ -92,25 +125,30 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 
 def run() -> None:
-    """Runs `main`; what a user got wrong, or a full disk, is one sentence and exit code 2, not a traceback."""
+    """Runs `main`; what a user got wrong, or a full disk, is one sentence and exit code 2, not a traceback.
+
+    One of several processes that fails does not wait for the others, who wait for it.
+    """
     try:
         app.run(main, flags_parser=parse_flags)
     except StoppedError as stopped:
         print(stopped)
     except (ConfigError, DamagedCheckpointError) as error:
         _refuse(str(error))
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        where = error.filename or _WORKDIR.value
-        _refuse(
-            f"no space is left for {where}: make room and start the same command again, what is saved is whole"
-        )
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            where = error.filename or _WORKDIR.value
+            _refuse(
+                f"no space is left for {where}: make room and start the same command again, what is saved is whole"
+            )
+        if jax.distributed.is_initialized():
+            leave_failed(error)
+        raise
 
 
 def _refuse(sentence: str) -> NoReturn:
     print(f"error: {sentence}", file=sys.stderr)
-    sys.exit(2)
+    leave(2)
 
 
 if __name__ == "__main__":

@@ -90,5 +90,6 @@ def miniature_published_config(folder: str) -> ConfigDict:
     return config
 
 
-# What `experiments.launch --config=tests/miniature.py` looks for.
-get_config = miniature_config
+def get_config(method: str = "mmrpt") -> ConfigDict:
+    """What `experiments.launch --config=tests/miniature.py` looks for; with `:lvrpo` behind it, the other method."""
+    return {"mmrpt": miniature_config, "lvrpo": miniature_lvrpo_config}[method]()

@@ -21,49 +21,63 @@ def make_dataset(
     shuffle: bool = True,
     repeat: bool = True,
     note: Note = ignore,
-    shard_index: int = 0,
-    shard_count: int = 1,
+    rows: Sequence[int] | None = None,
 ) -> grain.MapDataset:
     """Returns batches; number `step` depends on (seed, step) alone, not on what was read before.
 
-    The order is global: all shards shuffle alike (anew each epoch) and take every `shard_count`-th example,
-    so that the `step`-th batches of all shards hold together what one shard with ``batch_size * shard_count``
-    would hold.
+    The order is global: all processes shuffle alike (anew each epoch), and each makes its own `rows` of every batch, so
+    that together they have the batch that one process would have.
 
     A record that is damaged gives its place to the next one of the source (`read_or_next`), whoever reads it and when.
 
     Args:
         source: random-access examples.
         seed: seeds the order and the random transform; the same on all shards.
-        batch_size: examples in a batch of this shard.
+        batch_size: examples in a batch.
         transform: example -> example, on Grain's reader threads; a `grain.transforms.RandomMap` also receives
             a NumPy generator that depends on (seed, global position) alone. Its results are mappings, see
             `collate`.
         shuffle: whether to shuffle.
-        repeat: endless epochs; otherwise one epoch, whose last batch may be smaller, and shards may differ in
-            length.
+        repeat: endless epochs; otherwise one epoch, whose last batch may be smaller.
         note: is told of records that cannot be used, on the reader threads.
-        shard_index: this shard, commonly `jax.process_index()`.
-        shard_count: number of shards, commonly `jax.process_count()`.
+        rows: which examples of each batch to make, for example `training.processes.Share.rows(batch_size)`; the others
+            are never read. All of them if None. Without `repeat`, the last batch is left out if it is smaller.
 
     Raises:
-        ValueError: `source` is empty, or the batch size or shard are out of range.
+        ValueError: `source` is empty, or the batch size or the rows are out of range.
     """
     if len(source) == 0:
         raise ValueError("the source has no examples")
-    if batch_size < 1 or not 0 <= shard_index < shard_count:
-        raise ValueError(
-            f"bad batch_size={batch_size}, shard_index={shard_index} or shard_count={shard_count}"
-        )
+    rows = range(batch_size) if rows is None else rows
+    if not (len(rows) and 0 <= min(rows) <= max(rows) < batch_size):
+        raise ValueError(f"bad batch_size={batch_size} or rows={list(rows)}")
     dataset = grain.MapDataset.source(range(len(source))).seed(seed)
     if shuffle:
         dataset = dataset.shuffle()
     if repeat:
         dataset = dataset.repeat()
-    # Transformed before the shard is cut out, so that random numbers follow the global position.
+    # Transformed before rows are picked, so that random numbers follow the global position.
     dataset = _reading(dataset, source, transform, note)
-    dataset = dataset[shard_index::shard_count]
-    return dataset.batch(batch_size, drop_remainder=repeat, batch_fn=collate)
+    if len(rows) < batch_size:
+        dataset = _Rows(dataset, rows, batch_size)
+    return dataset.batch(len(rows), drop_remainder=repeat, batch_fn=collate)
+
+
+class _Rows(grain.MapDataset):
+    """Some rows of every batch, batch after batch."""
+
+    def __init__(self, parent: grain.MapDataset, rows: Sequence[int], batch_size: int):
+        super().__init__(parent)
+        self._rows, self._batch_size = [int(row) for row in rows], batch_size
+
+    def __len__(self) -> int:
+        return len(self._parent) // self._batch_size * len(self._rows)
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return self.slice(index)
+        batch, place = divmod(index, len(self._rows))
+        return self._parent[batch * self._batch_size + self._rows[place]]
 
 
 def _reading(

@@ -1,3 +1,4 @@
+import itertools
 import json
 
 import grain
@@ -81,18 +82,27 @@ def test_grain_finds_equal_output_after_every_checkpoint():
     grain.experimental.assert_equal_output_after_checkpoint(dataset.to_iter_dataset())
 
 
-def test_shards_together_hold_what_one_shard_would():
+def test_rows_of_a_batch_are_what_the_whole_batch_has_there():
     whole = make_dataset(numbers(), seed=2, batch_size=6, transform=Noise())
-    shards = [
-        make_dataset(numbers(), seed=2, batch_size=2, transform=Noise(), shard_index=index, shard_count=3)
-        for index in range(3)
-    ]
-    for step in range(7):
-        parts = [shard[step] for shard in shards]
-        expected = whole[step]
-        for index, part in enumerate(parts):
-            assert part["index"].tolist() == expected["index"][index::3].tolist()
-            assert part["noise"].tolist() == expected["noise"][index::3].tolist()
+    for rows in ([0, 1], [2, 3, 5], np.array([4])):
+        part = make_dataset(numbers(), seed=2, batch_size=6, transform=Noise(), rows=rows)
+        read = list(itertools.islice(make_iterator(part, start_step=2), 5))
+        for step, batch in enumerate(read, start=2):
+            assert batch["index"].tolist() == whole[step]["index"][rows].tolist()
+            assert batch["noise"].tolist() == whole[step]["noise"][rows].tolist()
+
+
+def test_rows_of_others_are_never_made():
+    made = []
+
+    def note(row):
+        made.append(int(row["index"]))
+        return row
+
+    options = {"seed": 0, "batch_size": 4, "shuffle": False, "repeat": False, "transform": note}
+    dataset = make_dataset(numbers(10), rows=[1, 2], **options)
+    assert [batch["index"].tolist() for batch in make_iterator(dataset, num_threads=0)] == [[1, 2], [5, 6]]
+    assert made == [1, 2, 5, 6]
 
 
 def test_transform_is_applied_to_each_example():
@@ -132,7 +142,7 @@ def test_collate_refuses_examples_with_different_fields():
 
 @pytest.mark.parametrize(
     "options",
-    [{"batch_size": 0}, {"shard_index": 2, "shard_count": 2}, {"shard_index": -1, "shard_count": 2}],
+    [{"batch_size": 0}, {"rows": [2]}, {"rows": [-1]}, {"rows": []}],
 )
 def test_bad_arguments(options):
     with pytest.raises(ValueError, match="bad batch_size"):

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import numpy as np
@@ -12,6 +11,7 @@ from mmrpt_jax.models.autoencoder import Autoencoder, decode_tokens
 from mmrpt_jax.models.config import UnifiedConfig
 from mmrpt_jax.models.vlm import PromptTokens
 from mmrpt_jax.sampling import Conditions, FlowSampler, make_image_rollout
+from mmrpt_jax.training.processes import ALONE, Whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Drawer:
             program is compiled for every length that it pads to.
         group_size: G, images per text.
         batch_size: texts per batch; the last batch is filled up with its last text.
-        place: puts the arrays of a batch on their devices.
+        batches: where the rows of a batch go; all processes draw the same.
     """
 
     model: UnifiedConfig
@@ -35,7 +35,7 @@ class Drawer:
     encode: Callable[[Sequence[str]], PromptTokens]
     group_size: int
     batch_size: int
-    place: Callable[[Any], Any] = jax.device_put
+    batches: Whole = ALONE
 
     def __post_init__(self):
         rollout = make_image_rollout(self.model, self.sampler, group_size=self.group_size)
@@ -67,10 +67,10 @@ class Drawer:
             chosen = [texts[min(i, len(texts) - 1)] for i in range(start, stop)]
             key = jax.random.fold_in(jax.random.key(seed), number)
             drawn = self._images(params, self.coder, self._conditions(chosen), key)
-            images[start:stop] = np.asarray(drawn)[: len(texts) - start]
+            images[start:stop] = self.batches.read(drawn)[: len(texts) - start]
         return images
 
     def _conditions(self, texts: Sequence[str]) -> Conditions:
         guided = self.sampler.guidance.text > 1.0
         textless = self.encode([""] * len(texts)) if guided else None
-        return self.place(Conditions(self.encode(texts), textless=textless))
+        return self.batches.place(Conditions(self.encode(texts), textless=textless))

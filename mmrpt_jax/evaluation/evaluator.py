@@ -17,6 +17,7 @@ from mmrpt_jax.models.config import VLMConfig
 from mmrpt_jax.models.forward import forward
 from mmrpt_jax.models.vlm import BranchTokens, PromptTokens
 from mmrpt_jax.sampling import make_rollout
+from mmrpt_jax.training.processes import ALONE, Whole
 from mmrpt_jax.training.supervised import hide_images
 
 ImageCondition = Literal["right", "swapped", "none"]
@@ -33,7 +34,7 @@ class Evaluator:
         batch_size: prompts per batch; the last batch is filled up with its last item.
         text_lengths: buckets of given texts whose likelihood is asked for.
         max_tokens: longest generated answer.
-        place: puts the arrays of a batch on their devices.
+        batches: which rows of a batch are made and read here: all that all processes are asked, or the own ones.
     """
 
     model: VLMConfig
@@ -42,7 +43,7 @@ class Evaluator:
     batch_size: int
     text_lengths: tuple[int, ...]
     max_tokens: int
-    place: Callable[[Any], Any] = jax.device_put
+    batches: Whole = ALONE
 
     def __post_init__(self):
         tokenizer = self.processor.tokenizer
@@ -78,11 +79,13 @@ class Evaluator:
             condition: the prompt's own images, another prompt's (see `swap_images`), or none.
         """
         completions = []
-        for rows, batch, prompt in self._batches(images, prompts, condition):
+        for _, batch, prompt in self._batches(images, prompts, condition):
             rollout = self._greedy(params, batch, prompt, jax.random.key(0))
-            ids, valid = np.asarray(rollout.ids)[:, 0], np.asarray(rollout.valid)[:, 0]
-            completions += [self.processor.tokenizer.decode(ids[i][valid[i]]) for i in range(rows)]
-        return completions
+            ids, valid = (array[:, 0] for array in self.batches.read((rollout.ids, rollout.valid)))
+            completions += [
+                self.processor.tokenizer.decode(row[keep]) for row, keep in zip(ids, valid, strict=True)
+            ]
+        return completions[: len(prompts)]
 
     def log_likelihoods(
         self,
@@ -102,30 +105,30 @@ class Evaluator:
             condition: as in `generate`.
         """
         width, scores = max(map(len, candidates)), []
-        for start, (rows, batch, prompt) in zip(
-            range(0, len(prompts), self.batch_size), self._batches(images, prompts, condition), strict=True
-        ):
-            texts = [candidates[min(start + i, len(prompts) - 1)] for i in range(self.batch_size)]
+        for chosen, batch, prompt in self._batches(images, prompts, condition):
+            texts = [candidates[i] for i in chosen]
             padded = [[*group, *[group[-1]] * (width - len(group))] for group in texts]
-            branches = self.place(
+            branches = self.batches.place(
                 encode_branches(self.processor.tokenizer, padded, lengths=self.text_lengths)
             )
-            values = np.asarray(self._likelihood(params, batch, prompt, branches))
-            scores += [values[i, : len(texts[i])] for i in range(rows)]
-        return scores
+            values = self.batches.read(self._likelihood(params, batch, prompt, branches))
+            scores += [row[: len(group)] for row, group in zip(values, texts, strict=True)]
+        return scores[: len(prompts)]
 
     def _batches(
         self, images: Sequence[Sequence[Pixels]], prompts: Sequence[str], condition: ImageCondition
-    ) -> Iterator[tuple[int, Any, PromptTokens]]:
+    ) -> Iterator[tuple[list[int], Any, PromptTokens]]:
+        """Yields numbers of prompts, with their images and tokens; beyond the last prompt it comes again and again."""
         if condition == "swapped":
             images = swap_images(images, lambda i, sizes: self.processor.fits(prompts[i], *sizes))
-        for start in range(0, len(prompts), self.batch_size):
-            chosen = [min(i, len(prompts) - 1) for i in range(start, start + self.batch_size)]
+        size, last = len(self.batches.rows(self.batch_size)), len(prompts) - 1
+        for start in range(0, self.batches.most(len(prompts)), size):
+            chosen = [min(i, last) for i in range(start, start + size)]
             views = [self.processor.view(*images[i]) for i in chosen]
             batch, prompt = self.processor.inputs([prompts[i] for i in chosen], views)
             if condition == "none":
-                prompt = hide_images(prompt, np.ones(self.batch_size, bool))
-            yield min(self.batch_size, len(prompts) - start), *self.place((batch, prompt))
+                prompt = hide_images(prompt, np.ones(size, bool))
+            yield chosen, *self.batches.place((batch, prompt))
 
 
 def swap_images(

@@ -38,6 +38,10 @@ class ImagePatches(NamedTuple):
     image: Int[Array, "*B N"]
 
 
+# What rows are filled up with.
+PADDING = ImagePatches(pixels=0, rows=0, columns=0, image=-1)
+
+
 def patchify(images: Array, patch_size: int, merge: int = 1) -> Array:
     """Cuts images [B h w C] into square patches [B N pixels], in block order."""
     batch, height, width, channels = images.shape

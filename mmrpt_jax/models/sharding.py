@@ -2,9 +2,12 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
+import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
@@ -36,9 +39,11 @@ def make_mesh(
     """A mesh over `devices`, or all that there are; one of the sizes may be -1 and takes what the others leave.
 
     Raises:
-        ValueError: more than one size is -1, or the sizes do not multiply to the number of devices.
+        ValueError: more than one size is -1, or the sizes do not multiply to the number of devices; or see
+            `device_grid`.
     """
-    sizes, count = [data, fsdp, tensor], jax.device_count() if devices is None else len(devices)
+    devices = jax.devices() if devices is None else devices
+    sizes, count = [data, fsdp, tensor], len(devices)
     asked = ", ".join(f"{axis}={size}" for axis, size in zip(MESH_AXES, sizes, strict=True))
     if sizes.count(-1) > 1:
         raise ValueError(f"at most one mesh axis may be -1, got {asked}")
@@ -47,7 +52,25 @@ def make_mesh(
         sizes = [count // known if size == -1 else size for size in sizes]
     if min(sizes) < 1 or math.prod(sizes) != count:
         raise ValueError(f"a mesh of {asked} does not cover the {count} devices")
-    return jax.make_mesh(sizes, MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+    return Mesh(device_grid(sizes, devices), MESH_AXES, axis_types=(AxisType.Auto,) * 3)
+
+
+def device_grid(sizes: Sequence[int], devices: Sequence[Any]) -> np.ndarray:
+    """Devices in the order of a mesh: neighbours where the axes talk most.
+
+    Several slices of a TPU, joined by a slow network, divide the `data` axis among them, which talks once per step;
+    `fsdp` and `tensor` stay inside a slice.
+
+    Raises:
+        ValueError: the `data` axis does not divide into the slices.
+    """
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if slices == 1:
+        return mesh_utils.create_device_mesh(tuple(sizes), devices)
+    data, *rest = sizes
+    if data % slices:
+        raise ValueError(f"data={data} does not divide into the {slices} slices that the devices belong to")
+    return mesh_utils.create_hybrid_device_mesh((data // slices, *rest), (slices, 1, 1), devices)
 
 
 def parameter_shardings(boxed, mesh: Mesh, rules: Mapping[str, str | None] = RULES):

@@ -9,6 +9,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from mmrpt_jax.models.sharding import (
     RULES,
     batch_sharding,
+    device_grid,
     make_mesh,
     parameter_shardings,
     prompt_shards,
@@ -149,3 +150,33 @@ def test_results_do_not_depend_on_where_features_are(layout, params, batch, on_o
         found = score(CONFIG, sharded, *jax.device_put(batch, batch_sharding(mesh)))
     valid = batch[2].valid
     np.testing.assert_allclose(found.logprobs[valid], on_one_device.logprobs[valid], rtol=1e-5, atol=1e-5)
+
+
+@dataclasses.dataclass(frozen=True)
+class FakeDevice:
+    """What a mesh asks of a device."""
+
+    id: int
+    slice_index: int
+    platform: str = "gpu"
+    device_kind: str = "fake"
+
+    @property
+    def process_index(self):
+        return self.id // 2
+
+
+def test_slices_divide_the_data_axis_and_nothing_else():
+    # Numbered across the slices, so that order alone does not give the answer.
+    devices = [FakeDevice(number, slice_index=number % 2) for number in range(8)]
+    grid = device_grid((4, 2, 1), devices)
+    assert grid.shape == (4, 2, 1)
+    assert [[device.slice_index for device in row.ravel()] for row in grid] == [
+        [0, 0],
+        [0, 0],
+        [1, 1],
+        [1, 1],
+    ]
+    assert {device.id for device in grid.ravel()} == set(range(8))
+    with pytest.raises(ValueError, match="data=1 does not divide into the 2 slices"):
+        device_grid((1, 8, 1), devices)

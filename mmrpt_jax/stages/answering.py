@@ -52,7 +52,7 @@ def completions_log(writer: CompletionsWriter, *, prompts: str) -> Callable[[int
     """Writes what was judged; `prompts` is the column that tells a reader what was asked."""
 
     def write(step: int, judged: JudgedAnswers) -> None:
-        columns, judgement = judged.batch.columns, judged.judgement
+        columns, judgement = judged.batch.columns, judged.own
         writer.write(
             step,
             prompts=columns[prompts],

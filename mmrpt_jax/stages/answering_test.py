@@ -110,7 +110,7 @@ def judged(text):
     return SimpleNamespace(
         batch=SimpleNamespace(columns=columns),
         completions=[f"{text} 0", f"{text} 1"],
-        judgement=Judgement(
+        own=Judgement(
             SimpleNamespace(total=np.array([1.5, 0.5]), parts={"exact": np.array([1.0, np.nan])}),
             np.array([[1.0, -1.0]]),
         ),

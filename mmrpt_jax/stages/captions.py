@@ -2,12 +2,10 @@
 
 from collections.abc import Callable, Iterator
 
-import numpy as np
-
 from mmrpt_jax.data.examples import PickCaptions
 from mmrpt_jax.data.prompts import encode_branches
 from mmrpt_jax.data.tokenizer import EOS
-from mmrpt_jax.stages.run import Run, batches
+from mmrpt_jax.stages.run import Run
 from mmrpt_jax.training.supervised import SupervisedBatch
 
 
@@ -22,10 +20,9 @@ def caption_batches(run: Run, suffix: str) -> Callable[[int], Iterator[Supervise
         built = SupervisedBatch(
             *run.processor.inputs(run.caption_prompts(views), views),
             encode_branches(run.tokenizer, texts, lengths=data.caption_lengths),
-            np.arange(len(views)) < round(cfg.image_dropout * len(views)),
+            run.share.rows(cfg.batch_size) < round(cfg.image_dropout * cfg.batch_size),
         )
-        return run.place(built)
+        return run.share.place(built)
 
     transform = PickCaptions(run.see, cfg.captions_per_image)
-    seed, note = run.data_seed(f"caption{suffix}"), run.damage.note
-    return batches(source, transform, build, seed=seed, batch_size=cfg.batch_size, note=note)
+    return run.batches(source, transform, build, stream=f"caption{suffix}", batch_size=cfg.batch_size)

@@ -2,25 +2,29 @@
 
 import json
 import shutil
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mmrpt_jax.data.sidecar import FieldType, write_sidecar
+from mmrpt_jax.training.processes import agreed, by_writer, is_writer, wait_for_all
+
 
 def is_complete(directory: Path) -> bool:
-    """Whether a stage has finished in `directory`."""
-    return (directory / "complete.json").exists()
+    """Whether a stage has finished in `directory`; all processes agree on it."""
+    return agreed((directory / "complete.json").exists())
 
 
 def mark_complete(directory: Path, summary: dict[str, Any]) -> None:
     """Records that a stage has finished, with what it found."""
-    directory.mkdir(parents=True, exist_ok=True)
-    write_whole(directory / "complete.json", json.dumps(summary, indent=2, default=_jsonable))
+    by_writer(write_whole, directory / "complete.json", json.dumps(summary, indent=2, default=_jsonable))
 
 
 def write_whole(path: Path, text: str) -> None:
     """Writes a text file that is whole or not there, whenever the process is stopped."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")
     partial.write_text(text)
     partial.replace(path)
@@ -28,7 +32,23 @@ def write_whole(path: Path, text: str) -> None:
 
 def clear(directory: Path) -> None:
     """Removes what a stage left in `directory` that was stopped before it was complete."""
-    shutil.rmtree(directory, ignore_errors=True)
+    by_writer(shutil.rmtree, directory, ignore_errors=True)
+
+
+def write_rows(
+    directory: Path, name: str, rows: Iterable[Mapping[str, Any]], *, fields: Mapping[str, FieldType]
+) -> int:
+    """Writes rows of the training records as a sidecar; every process makes them, and one of them writes.
+
+    Returns:
+        The number of rows.
+    """
+    if is_writer():
+        count = write_sidecar(directory, name, {"train": rows}, fields=fields)["train"]
+    else:
+        count = sum(1 for _ in rows)
+    wait_for_all(f"rows of {name}")
+    return count
 
 
 def read_summary(directory: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 from mmrpt_jax.reporting.table import format_table, write_table
 from mmrpt_jax.stages.completion import is_complete, mark_complete, read_summary
 from mmrpt_jax.stages.run import Run
+from mmrpt_jax.training.processes import by_writer
 
 
 def evaluated(run: Run, name: str, measure: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
@@ -24,7 +25,7 @@ def write_results(
     workdir: Path, rows: Sequence[dict[str, Any]], columns: Sequence[str], *, title: str
 ) -> str:
     """Writes `results.json`, with all numbers, and `results.txt`, with `columns`; returns the latter's table."""
-    write_table(workdir / "results", rows, columns, title=title)
+    by_writer(write_table, workdir / "results", rows, columns, title=title)
     return format_table(rows, columns)
 
 

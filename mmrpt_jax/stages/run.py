@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,6 @@ from mmrpt_jax.models.autoencoder import Autoencoder
 from mmrpt_jax.models.config import UnifiedConfig
 from mmrpt_jax.models.lora import adapter_only, without_adapters
 from mmrpt_jax.models.paths import overlay, split
-from mmrpt_jax.models.sharding import batch_sharding
 from mmrpt_jax.models.unified import copy_experts
 from mmrpt_jax.models.weights import load_weights, save_weights
 from mmrpt_jax.stages.checks import ConfigError
@@ -35,6 +34,7 @@ from mmrpt_jax.stages.opening import open_autoencoder, open_source
 from mmrpt_jax.stages.published import open_published
 from mmrpt_jax.stages.trained import what_trains
 from mmrpt_jax.training.metrics import MetricWriter
+from mmrpt_jax.training.processes import Share, Whole, agreed, by_writer, fetch, is_writer
 from mmrpt_jax.training.stopping import NEVER, StopRequest
 
 # Orders in which a run reads data.
@@ -138,8 +138,13 @@ class Run:
             "log": self.log,
         }
 
-    def evaluator(self, *, batch_size: int, max_tokens: int | None = None) -> Evaluator:
-        """A compiled evaluator of what understands; it says up to `max_tokens`, by default as much as an answer."""
+    def evaluator(
+        self, *, batch_size: int, max_tokens: int | None = None, batches: Whole | None = None
+    ) -> Evaluator:
+        """A compiled evaluator of what understands; it says up to `max_tokens`, by default as much as an answer.
+
+        All processes ask it the same, unless `batches` are of `self.share`.
+        """
         data = self.config.data
         return Evaluator(
             self.vlm,
@@ -148,7 +153,7 @@ class Run:
             batch_size=batch_size,
             text_lengths=tuple(data.caption_lengths),
             max_tokens=max_tokens or max(data.branch_lengths),
-            place=self.place,
+            batches=batches or self.whole,
         )
 
     @property
@@ -158,7 +163,7 @@ class Run:
 
     def save(self, path: Path, params: Any) -> None:
         """Writes what trains of the parameters, in the types that they have; the rest is where the run began."""
-        save_weights(path, params if self.trains is None else split(params, self.trains)[0])
+        by_writer(save_weights, path, fetch(params if self.trains is None else split(params, self.trains)[0]))
 
     def weights(self, path: Path) -> Any:
         """Parameters of which `save` wrote what trains, placed on the mesh."""
@@ -171,12 +176,12 @@ class Run:
     def base(self) -> Any:
         """Parameters that every arm begins with: what the first stage trained, or where the run began."""
         path = self.workdir / "base" / "weights.safetensors"
-        return self.weights(path) if path.exists() else self.first_weights()
+        return self.weights(path) if agreed(path.exists()) else self.first_weights()
 
     def arm(self, name: str) -> Any:
         """Parameters of an arm that is finished; one that is not trained is the base."""
         path = self.workdir / "arms" / name / "weights.safetensors"
-        return self.weights(path) if path.exists() else self.base()
+        return self.weights(path) if agreed(path.exists()) else self.base()
 
     def first_weights(self) -> Any:
         """The weights that `config.init` names, with fresh adapters beside them; fresh ones if it names none.
@@ -205,9 +210,29 @@ class Run:
         adapters = initialise(self.model, self.key("adapters"), self.mesh, part=adapter_only)
         return overlay(params, adapters)
 
-    def place(self, batch: Any) -> Any:
-        """Puts arrays on the mesh, split over their leading (prompt) axis."""
-        return jax.device_put(batch, batch_sharding(self.mesh))
+    @property
+    def whole(self) -> Whole:
+        """Batches of which every process has all rows; they are split over their leading (prompt) axis."""
+        return Whole(self.mesh)
+
+    @property
+    def share(self) -> Share:
+        """Batches of which every process has its own rows."""
+        return Share(self.mesh)
+
+    def batches(
+        self,
+        source: RandomAccess[Any],
+        transform: Any,
+        build: Callable[[dict], Any],
+        *,
+        stream: str,
+        batch_size: int,
+    ) -> Callable[[int], Iterator[Any]]:
+        """`batches` in the order of one of the run's streams; `build` is given the own rows of each batch."""
+        rows = self.share.rows(batch_size)
+        seed, note = self.data_seed(stream), self.damage.note
+        return batches(source, transform, build, seed=seed, batch_size=batch_size, note=note, rows=rows)
 
     def key(self, name: str) -> jax.Array:
         """A PRNG key of this run, one stream per name."""
@@ -231,12 +256,17 @@ class Run:
             stage()
         finally:
             if told := self.damage.tell():
-                self.log(f"   {told}; training took the next ones in their places, other stages went without")
+                # Every process tells of its own.
+                print(
+                    f"   {told}; training took the next ones in their places, other stages went without",
+                    flush=True,
+                )
         self.log(f"   {time.monotonic() - start:.1f} s")
 
     def log(self, text: str) -> None:
-        """Tells the user."""
-        print(text, flush=True)
+        """Tells the user, once."""
+        if is_writer():
+            print(text, flush=True)
 
 
 def batches(
@@ -247,12 +277,16 @@ def batches(
     seed: int,
     batch_size: int,
     note: Note = ignore,
+    rows: Sequence[int] | None = None,
 ) -> Callable[[int], Iterator[Any]]:
     """Returns `open(step)`, an iterator of built batches that begins with the batch of `step`.
 
-    Records that cannot be used are noted, and replaced by the next ones.
+    `build` is given the `rows` of each batch of `batch_size`, or all of it. Records that cannot be used are noted, and
+    replaced by the next ones.
     """
-    dataset = make_dataset(source, seed=seed, batch_size=batch_size, transform=transform, note=note)
+    dataset = make_dataset(
+        source, seed=seed, batch_size=batch_size, transform=transform, note=note, rows=rows
+    )
 
     def open_at(step: int) -> Iterator[Any]:
         for batch in make_iterator(dataset, start_step=step):

@@ -54,7 +54,7 @@ def test_keys_and_placement(tmp_path, tiny_model, tiny_processor):
     expected = jax.random.fold_in(jax.random.key(5), 0xE40C292C >> 1)
     assert jax.random.key_data(run.key("a")).tolist() == jax.random.key_data(expected).tolist()
     assert jax.random.key_data(run.key("b")).tolist() != jax.random.key_data(expected).tolist()
-    placed = run.place({"x": np.arange(16.0).reshape(8, 2)})["x"]
+    placed = run.whole.place({"x": np.arange(16.0).reshape(8, 2)})["x"]
     assert {shard.data.shape for shard in placed.addressable_shards} == {(1, 2)}
 
 

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from mmrpt_jax.stages.methods import method_of
 from mmrpt_jax.stages.results import read_results, write_results
+from mmrpt_jax.training.processes import is_writer
 from mmrpt_jax.training.stopping import NEVER, StopRequest
 
 # Two-sided 97.5 % quantiles of Student's t by degrees of freedom: few seeds need wide intervals.
@@ -26,7 +27,9 @@ def run_study(config: ConfigDict, workdir: str, stop: StopRequest = NEVER) -> No
         tables.append(read_results(folder))
     rows = over_seeds(tables)
     title = f"{config.title}: mean over seeds {', '.join(map(str, config.seeds))} ± 95 % interval"
-    print(write_results(Path(workdir), rows, method.headline_columns(rows), title=title))
+    table = write_results(Path(workdir), rows, method.headline_columns(rows), title=title)
+    if is_writer():
+        print(table)
 
 
 def over_seeds(tables: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:

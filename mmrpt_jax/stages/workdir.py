@@ -18,10 +18,11 @@ from mmrpt_jax.stages.completion import write_whole
 from mmrpt_jax.stages.opening import open_processor
 from mmrpt_jax.stages.run import Run
 from mmrpt_jax.training.metrics import MetricWriter
+from mmrpt_jax.training.processes import by_writer, for_writer, writer_first
 from mmrpt_jax.training.stopping import NEVER, StopRequest
 
-# What may differ between two starts in one folder: what is told and kept, and which parts run.
-_MAY_CHANGE = ("title", "stages", "arms", "log_every", "save_every", "overlays", "compilation_cache")
+# What may differ between two starts in one folder: what is told and kept, which parts run, and on what.
+_MAY_CHANGE = ("title", "stages", "arms", "log_every", "save_every", "overlays", "compilation_cache", "mesh")
 # Limits that end a run: who raises one goes on where it ended.
 _LIMITS = ("train.max_skipped", "rl.reward_timeout", "align.reward_timeout")
 _PACKAGES = (
@@ -71,10 +72,11 @@ def open_run(
     """
     folder = open_workdir(config, workdir)
     check_same_beginning(config, folder)
-    processor = open_processor(config, folder)
+    with writer_first("tokenizer"):
+        processor = open_processor(config, folder)
     mesh = make_mesh(**config.mesh.to_dict())
     # Models keep their activations split over it.
-    with MetricWriter(folder) as writer, jax.set_mesh(mesh):
+    with contextlib.closing(for_writer(MetricWriter, folder)) as writer, jax.set_mesh(mesh):
         model = model_of(config, processor.tokenizer.vocab_size)
         yield Run(config, folder, processor, model, writer, mesh, stop)
 
@@ -99,10 +101,10 @@ def write_identity(config: ConfigDict, workdir: Path) -> None:
     path, resolved = workdir / "config.json", json.loads(config.to_json_best_effort())
     if path.exists():
         _check_same_experiment(json.loads(path.read_text()), resolved, workdir)
-    write_whole(path, json.dumps(resolved, indent=2))
+    by_writer(write_whole, path, json.dumps(resolved, indent=2))
     versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
     versions |= {"devices": [str(device) for device in jax.devices()], "seed": config.seed}
-    (workdir / "versions.json").write_text(json.dumps(versions, indent=2))
+    by_writer(write_whole, workdir / "versions.json", json.dumps(versions, indent=2))
 
 
 def _check_same_experiment(before: dict, now: dict, workdir: Path) -> None:
@@ -133,7 +135,7 @@ def check_same_beginning(config: ConfigDict, workdir: Path) -> None:
         return
     path, found = workdir / "begun_with.json", fingerprint(resolve_checkpoint(config.init.hf))
     if not path.exists():
-        write_whole(path, json.dumps({"hf": config.init.hf, "fingerprint": found}, indent=2))
+        by_writer(write_whole, path, json.dumps({"hf": config.init.hf, "fingerprint": found}, indent=2))
     elif json.loads(path.read_text())["fingerprint"] != found:
         raise ConfigError(
             f"{workdir} began with another checkpoint than the one in {config.init.hf}: put that one back, or name "

@@ -20,6 +20,7 @@ from mmrpt_jax.training.judging import (
     telling_groups,
 )
 from mmrpt_jax.training.policy import PolicyBatch
+from mmrpt_jax.training.processes import ALONE, Share, fetch
 
 
 class PromptBatch(NamedTuple):
@@ -41,16 +42,20 @@ class PromptBatch(NamedTuple):
 class JudgedAnswers(NamedTuple):
     """Answers with what they earned; everything about one step that is worth writing down.
 
+    Texts and columns are those of the process's own prompts, arrays are of all.
+
     Attributes:
         batch: the prompts.
         completions: B·G texts, group by group.
-        judgement: what they earned.
+        judgement: what all completions earned, those of other processes included.
+        own: what `completions` earned.
         rollout: the sampled tokens.
     """
 
     batch: PromptBatch
     completions: list[str]
     judgement: Judgement
+    own: Judgement
     rollout: Rollout
 
 
@@ -71,6 +76,7 @@ class Answering:
             answers teach nothing are passed over where there are others.
         drop_zero_variance: whether such groups leave the loss and its normaliser; their advantage is 0 either way.
         on_judged: called with the step and what was judged.
+        share: what this process has of batches; completions are decoded and rewarded where they are.
     """
 
     rollout: Callable[..., Rollout]
@@ -86,6 +92,7 @@ class Answering:
     keep: int | None = None
     drop_zero_variance: bool = False
     on_judged: Callable[[int, JudgedAnswers], None] = lambda step, judged: None
+    share: Share = ALONE
 
 
 def collect_answers(
@@ -99,25 +106,32 @@ def collect_answers(
 
 def judge(parts: Answering, params, batch: PromptBatch, rollout: Rollout) -> JudgedAnswers:
     """Decodes, rewards and compares the answers of every group."""
-    ids, valid = (np.asarray(array).reshape(-1, array.shape[-1]) for array in (rollout.ids, rollout.valid))
+    sampled = parts.share.read((rollout.ids, rollout.valid))
+    ids, valid = (array.reshape(-1, array.shape[-1]) for array in sampled)
     completions = [parts.tokenizer.decode(row[keep]) for row, keep in zip(ids, valid, strict=True)]
     columns = {name: per_member(values, parts.group_size) for name, values in batch.columns.items()}
     columns["completion_ids"] = [row[keep].tolist() for row, keep in zip(ids, valid, strict=True)]
     columns |= parts.more_columns(params, batch, completions)
     judgement = judge_groups(
-        parts.rewards, parts.advantage, prompts=batch.texts, completions=completions, columns=columns
+        parts.rewards,
+        parts.advantage,
+        prompts=batch.texts,
+        completions=completions,
+        columns=columns,
+        share=parts.share,
     )
-    return JudgedAnswers(batch, completions, judgement, rollout)
+    own = judgement.of(parts.share.rows(len(judgement.advantages)))
+    return JudgedAnswers(batch, completions, judgement, own, rollout)
 
 
 def _policy_batch(parts: Answering, judged: JudgedAnswers) -> PolicyBatch:
-    (batch, _, judgement, rollout), branches = judged, BranchTokens(judged.rollout.ids, judged.rollout.valid)
+    batch, judgement, rollout = judged.batch, judged.judgement, judged.rollout
     trained = judgement.scorable
     if not parts.train_on_truncated:
-        trained = trained & ~np.asarray(rollout.truncated)
+        trained = trained & ~fetch(rollout.truncated)
     if parts.drop_zero_variance:
         trained = trained & ~judgement.zero_variance[:, None]
-    prompt = (batch.images, batch.prompt, branches)
+    prompt = (batch.images, batch.prompt, BranchTokens(rollout.ids, rollout.valid))
     everything = PolicyBatch(*prompt, rollout.logprobs, judgement.advantages, trained, None)
     learned = take_groups(everything, telling_groups(judgement, parts.keep))
     if parts.ref_logprobs is None:
@@ -126,9 +140,9 @@ def _policy_batch(parts: Answering, judged: JudgedAnswers) -> PolicyBatch:
 
 
 def _summary(judged: JudgedAnswers) -> dict[str, float]:
-    rollout = judged.rollout
+    truncated, valid = fetch((judged.rollout.truncated, judged.rollout.valid))
     return judged.judgement.metrics() | {
-        "truncated_share": float(np.mean(rollout.truncated)),
+        "truncated_share": float(np.mean(truncated)),
         "unparsed_share": float(np.mean(~judged.judgement.table.passed)),
-        "tokens_per_completion": float(np.mean(np.sum(rollout.valid, axis=-1))),
+        "tokens_per_completion": float(np.mean(np.sum(valid, axis=-1))),
     }

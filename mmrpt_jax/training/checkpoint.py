@@ -16,6 +16,7 @@ import orbax.checkpoint as ocp
 from mmrpt_jax.models.finite import check_finite
 from mmrpt_jax.models.full_disk import naming_a_full_disk
 from mmrpt_jax.training.fingerprint import fingerprint
+from mmrpt_jax.training.processes import by_writer, wait_for_all
 
 
 class DamagedCheckpointError(ValueError):
@@ -127,10 +128,9 @@ class Checkpointer:
                 )
 
     def _set_aside(self, step: int) -> None:
-        place = self._directory / str(step)
-        aside = place.with_name(f"{step}.damaged")
-        shutil.rmtree(aside, ignore_errors=True)
-        place.replace(aside)
+        # All have read it before it goes away.
+        wait_for_all(f"checkpoint {step} is damaged")
+        by_writer(_rename_damaged, self._directory / str(step))
         # A new one: what it has found in one checkpoint, Orbax takes for the form of them all.
         self._manager.close()
         self._manager = self._open()
@@ -146,6 +146,12 @@ class Checkpointer:
 
     def __exit__(self, *_):
         self.close()
+
+
+def _rename_damaged(place: Path) -> None:
+    aside = place.with_name(f"{place.name}.damaged")
+    shutil.rmtree(aside, ignore_errors=True)
+    place.replace(aside)
 
 
 def _sealed(state: Any, sums: np.ndarray) -> dict[str, Any]:

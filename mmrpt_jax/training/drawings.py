@@ -18,6 +18,7 @@ from mmrpt_jax.training.judging import (
     take_groups,
     telling_groups,
 )
+from mmrpt_jax.training.processes import ALONE, Share
 
 
 class DrawingPrompts(NamedTuple):
@@ -39,16 +40,20 @@ class DrawingPrompts(NamedTuple):
 class JudgedImages(NamedTuple):
     """Images with what they earned; everything about one step that is worth keeping.
 
+    Texts, columns and images are those of the process's own prompts, other arrays are of all.
+
     Attributes:
         batch: the prompts.
         images: [B·G h w 3], group by group.
-        judgement: what they earned.
+        judgement: what all images earned, those of other processes included.
+        own: what `images` earned.
         rollout: as sampled.
     """
 
     batch: DrawingPrompts
     images: UInt8[np.ndarray, "N h w 3"]
     judgement: Judgement
+    own: Judgement
     rollout: ImageRollout
 
 
@@ -69,6 +74,7 @@ class Drawing:
         keep: as in `answers.Answering`.
         drop_zero_variance: whether groups that teach nothing leave the loss and its normaliser.
         on_judged: called with the step and what was judged.
+        share: what this process has of batches; images are rewarded where they are.
     """
 
     rollout: Callable[..., ImageRollout]
@@ -84,6 +90,7 @@ class Drawing:
     keep: int | None = None
     drop_zero_variance: bool = True
     on_judged: Callable[[int, JudgedImages], None] = lambda step, judged: None
+    share: Share = ALONE
 
 
 def collect_drawings(
@@ -110,7 +117,7 @@ def collect_drawings(
 
 def judge_images(parts: Drawing, params, batch: DrawingPrompts, rollout: ImageRollout) -> JudgedImages:
     """Decodes, rewards and compares the images of every group."""
-    images = np.asarray(parts.decode(rollout.latents))
+    images = parts.share.read(parts.decode(rollout.latents))
     images = images.reshape(-1, *images.shape[2:])
     columns = {name: per_member(values, parts.group_size) for name, values in batch.columns.items()}
     columns |= {"images": list(images)} | parts.more_columns(params, batch, images)
@@ -121,8 +128,10 @@ def judge_images(parts: Drawing, params, batch: DrawingPrompts, rollout: ImageRo
         completions=[""] * len(images),
         columns=columns,
         gate=None,
+        share=parts.share,
     )
-    return JudgedImages(batch, images, judgement, rollout)
+    own = judgement.of(parts.share.rows(len(judgement.advantages)))
+    return JudgedImages(batch, images, judgement, own, rollout)
 
 
 def _learned_from(judgement: Judgement) -> dict[str, float]:

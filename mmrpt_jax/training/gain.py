@@ -15,6 +15,7 @@ from mmrpt_jax.models.forward import forward
 from mmrpt_jax.models.vlm import BranchTokens
 from mmrpt_jax.rewards import parse_completion, visual_gain
 from mmrpt_jax.training.answers import PromptBatch
+from mmrpt_jax.training.processes import ALONE, Share
 from mmrpt_jax.training.supervised import hide_images
 
 
@@ -25,13 +26,14 @@ def make_visual_gain(
     of: Literal["truth", "answer"],
     lengths: Sequence[int],
     cap: float,
+    share: Share = ALONE,
 ) -> Callable[[Any, PromptBatch, list[str]], list[float]]:
     """Builds `gain(params, batch, completions) -> B·G gains in [0, 1]`.
 
     "truth" scores the true span behind each sampled thought, against the blind model without thought; "answer"
     scores the sampled answer without a thought on either side, under parameters that should be frozen
     (`rewards.visual_gain` says why). A malformed completion gains 0; so does one that, spelled anew, takes more
-    tokens than the largest of `lengths`.
+    tokens than the largest of `lengths`. Completions are those of the process's `share` of the batch.
 
     Raises:
         ValueError: unknown `of`.
@@ -73,7 +75,8 @@ def make_visual_gain(
             answer_tokens(tokenizer, groups, tokens.ids.shape[-1])
             for groups, tokens in zip(texts, branches, strict=True)
         ]
-        gains = np.asarray(compare(params, batch.images, batch.prompt, *branches, masks)).reshape(-1)
+        told = share.place((*branches, masks))
+        gains = share.read(compare(params, batch.images, batch.prompt, *told)).reshape(-1)
         return [float(value) if keep else 0.0 for value, keep in zip(gains, scored, strict=True)]
 
     return gain

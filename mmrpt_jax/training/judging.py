@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 
 from mmrpt_jax.objectives import zero_variance_groups
 from mmrpt_jax.rewards import RewardFn, RewardTable, is_well_formed, score
+from mmrpt_jax.training.processes import ALONE, Share
 
 # (rewards [B G K], weights [K], valid=[B G K]) -> [B G], as `objectives.sum_then_normalise`
 Advantage = Callable[..., Float[np.ndarray, "B G"]]
@@ -42,6 +43,15 @@ class Judgement(NamedTuple):
     def zero_variance(self) -> Bool[np.ndarray, " B"]:
         """Groups whose advantages are all the same: they teach nothing, whatever the spread of their rewards."""
         return np.asarray(zero_variance_groups(self.advantages, valid=self.scorable, tolerance=_ROUNDING))
+
+    def of(self, groups: Int[np.ndarray, " chosen"]) -> "Judgement":
+        """That of some groups."""
+        table = _by_group(
+            self.table,
+            self.advantages.shape[1],
+            lambda columns: jax.tree.map(lambda column: column[groups], columns),
+        )
+        return Judgement(table, self.advantages[groups])
 
     def by_group(self) -> dict[str, Float[np.ndarray, "B G"]]:
         """The total and every part of the rewards, group by group; NaN where a reward declares a member unscorable."""
@@ -86,8 +96,12 @@ def judge_groups(
     completions: Sequence[str],
     columns: Mapping[str, Sequence[Any]],
     gate: Callable[[str], bool] | None = is_well_formed,
+    share: Share = ALONE,
 ) -> Judgement:
     """Rewards B·G members and compares those of a group.
+
+    Each process rewards the members that it has; what they earned is known to all, so that means and spreads are those
+    of the whole batch.
 
     Args:
         rewards: name -> (reward, weight).
@@ -96,15 +110,30 @@ def judge_groups(
         completions: B·G, group by group.
         columns: further fields of B·G entries.
         gate: as in `rewards.score`.
+        share: whose rows of the batch the prompts are.
+
+    Returns:
+        What all groups of the batch earned, those of other processes included.
     """
     size = len(completions) // len(prompts)
-    table = score(
+    earned = score(
         rewards, prompts=per_member(prompts, size), completions=completions, columns=columns, gate=gate
     )
-    values = np.stack(list(table.parts.values()), axis=-1).reshape(len(prompts), size, -1)
+    table = _by_group(earned, size, share.gather)
+    values = np.stack([part.reshape(-1, size) for part in table.parts.values()], axis=-1)
     weights = np.array([weight for _, weight in rewards.values()], np.float32)
     advantages = advantage(np.nan_to_num(values), weights, valid=~np.isnan(values))
     return Judgement(table, np.asarray(advantages))
+
+
+def _by_group(table: RewardTable, size: int, change: Callable[[Any], Any]) -> RewardTable:
+    """What `change` makes of a table whose columns are [B G]."""
+    grouped = jax.tree.map(lambda column: column.reshape(-1, size), table)
+    changed: RewardTable = jax.tree.map(
+        lambda column: column.reshape(-1), jax.tree.map(np.asarray, change(grouped))
+    )
+    # Trees sort their keys; the order of the rewards is that of their weights.
+    return changed._replace(parts={name: changed.parts[name] for name in table.parts})
 
 
 def per_member(values: Sequence[Any], group_size: int) -> list[Any]:

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from mmrpt_jax.data.prompts import bucket
-from mmrpt_jax.models.patches import ImagePatches
+from mmrpt_jax.models.patches import PADDING, ImagePatches
 
 
 def cut_patches(
@@ -75,5 +75,4 @@ def stack_patches(prompts: Sequence[ImagePatches], *, counts: Sequence[int], mer
             row[: len(array)] = array
         return stacked
 
-    fills = ImagePatches(pixels=0, rows=0, columns=0, image=-1)
-    return ImagePatches(*map(stack, zip(*prompts, strict=True), fills))
+    return ImagePatches(*map(stack, zip(*prompts, strict=True), PADDING))

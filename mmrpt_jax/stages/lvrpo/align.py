@@ -30,6 +30,7 @@ from mmrpt_jax.training.image_policy import IMAGE_LOSSES, make_policy_velocity
 from mmrpt_jax.training.joint import Task, make_joint_step
 from mmrpt_jax.training.loop import train
 from mmrpt_jax.training.policy import make_policy_loss
+from mmrpt_jax.training.processes import for_writer
 from mmrpt_jax.training.reinforce import Collector, make_reinforcement_step, together
 from mmrpt_jax.training.state import compile_step, make_optimizer, new_state
 
@@ -45,8 +46,8 @@ def align(run: Run, reference: Any, arm: Arm, *, steps: int, name: str, director
     tasks = policy_tasks(run.config, run.model, arm, banned=run.tokenizer.banned)
     update = compile_step(make_joint_step(tasks, optimizer))
     with (
-        contextlib.closing(CompletionsWriter(directory, truth="true_reply")) as completions,
-        contextlib.closing(DrawingsWriter(directory, sheet_every=run.config.align.sheet_every)) as drawings,
+        contextlib.closing(for_writer(CompletionsWriter, directory, truth="true_reply")) as completions,
+        contextlib.closing(for_writer(DrawingsWriter, directory, sheet_every=cfg.sheet_every)) as drawings,
     ):
         parts: dict[str, Collector] = {
             "understanding": functools.partial(collect_answers, _answering(run, reference, arm, completions)),
@@ -136,6 +137,7 @@ def _answering(run: Run, reference: Any, arm: Arm, completions: CompletionsWrite
         keep=cfg.prompts_per_step,
         drop_zero_variance=cfg.drop_zero_variance,
         on_judged=completions_log(completions, prompts="question"),
+        share=run.share,
     )
 
 
@@ -164,6 +166,7 @@ def _drawing(run: Run, reference: Any, arm: Arm, drawings: DrawingsWriter) -> Dr
         keep=cfg.prompts_per_step,
         drop_zero_variance=cfg.drop_zero_variance,
         on_judged=_drawings_log(drawings),
+        share=run.share,
     )
 
 
@@ -176,7 +179,7 @@ def policy_velocity(config: ConfigDict, model: UnifiedConfig, arm: Arm) -> Calla
 
 def _drawings_log(writer: DrawingsWriter) -> Callable[[int, JudgedImages], None]:
     def write(step: int, judged: JudgedImages) -> None:
-        judgement, images = judged.judgement, judged.images
+        judgement, images = judged.own, judged.images
         writer.write(
             step,
             prompts=judged.batch.texts,

@@ -20,6 +20,7 @@ from mmrpt_jax.scenes import WORLDS, ScenePrompt, render, scene_for, split_seed
 from mmrpt_jax.stages.lvrpo.examiner import Examiner
 from mmrpt_jax.stages.lvrpo.pretrain import imitation_batches
 from mmrpt_jax.stages.run import Run
+from mmrpt_jax.training.processes import fetch
 
 # Test items are the same for all arms and seeds, and so is the noise that drawings begin with.
 _STREAM = NOISE = 0
@@ -123,6 +124,6 @@ def _states(run: Run, examiner: Examiner, params: Any) -> Float[np.ndarray, "N D
     images += images[:1] * (-_STATES % size)
     asked = [run.wording.caption_prompt()] * size
     parts = [images[start : start + size] for start in range(0, _STATES, size)]
-    batches = (run.place(run.processor.inputs(asked, run.views(part))) for part in parts)
+    batches = (run.whole.place(run.processor.inputs(asked, run.views(part))) for part in parts)
     found = [examiner.states(params, *batch) for batch in batches]
-    return np.concatenate(found)[:_STATES]
+    return np.concatenate(fetch(found))[:_STATES]

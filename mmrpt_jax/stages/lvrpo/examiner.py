@@ -60,7 +60,7 @@ def make_drawer(run: Run, *, samples: int, steps: int, guidance: float) -> Drawe
         encode=lambda texts: drawing_tokens(run, texts),
         group_size=samples,
         batch_size=run.config.evaluate.batch_size,
-        place=run.place,
+        batches=run.whole,
     )
 
 

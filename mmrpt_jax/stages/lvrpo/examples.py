@@ -14,7 +14,7 @@ from mmrpt_jax.data.question_source import QuestionSource
 from mmrpt_jax.models import PromptTokens
 from mmrpt_jax.models.autoencoder import encode_tokens
 from mmrpt_jax.sampling import Conditions
-from mmrpt_jax.stages.run import Run, batches
+from mmrpt_jax.stages.run import Run
 from mmrpt_jax.training.answers import PromptBatch
 from mmrpt_jax.training.drawing import DrawingBatch
 from mmrpt_jax.training.drawings import DrawingPrompts
@@ -40,9 +40,9 @@ def question_batches(run: Run, suffix: str = "") -> Callable[[int], Iterator[Sup
             encode_branches(run.tokenizer, replies, lengths=data.branch_lengths),
             np.zeros(len(replies), bool),
         )
-        return run.place(built)
+        return run.share.place(built)
 
-    return batches(source, None, build, seed=run.data_seed(f"question{suffix}"), batch_size=cfg.batch_size)
+    return run.batches(source, None, build, stream=f"question{suffix}", batch_size=cfg.batch_size)
 
 
 def drawing_batches(run: Run, suffix: str = "") -> Callable[[int], Iterator[DrawingBatch]]:
@@ -52,15 +52,15 @@ def drawing_batches(run: Run, suffix: str = "") -> Callable[[int], Iterator[Draw
     encode = jax.jit(encode_tokens, static_argnums=2)
 
     def build(batch: dict) -> DrawingBatch:
-        images = run.place(_enlarged(batch["image"], latent.image_size)[:, None])
-        prompts, weights = drawing_tokens(run, batch["text"]), np.ones(images.shape[:2], np.float32)
-        seeds = np.asarray(batch["seed"], np.int32)
-        return run.place(DrawingBatch(prompts, encode(run.coder, images, latent), weights, seeds))
+        images = _enlarged(batch["image"], latent.image_size)[:, None]
+        weights, seeds = np.ones(images.shape[:2], np.float32), np.asarray(batch["seed"], np.int32)
+        prompts, images, weights, seeds = run.share.place(
+            (drawing_tokens(run, batch["text"]), images, weights, seeds)
+        )
+        return DrawingBatch(prompts, encode(run.coder, images, latent), weights, seeds)
 
     transform = PickDrawing(cfg.text_dropout)
-    return batches(
-        _drawings(run), transform, build, seed=run.data_seed(f"drawing{suffix}"), batch_size=cfg.batch_size
-    )
+    return run.batches(_drawings(run), transform, build, stream=f"drawing{suffix}", batch_size=cfg.batch_size)
 
 
 def _enlarged(images: UInt8[np.ndarray, "B h w 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "B H W 3"]:
@@ -76,11 +76,11 @@ def questions_to_answer(run: Run, *, prompts: int) -> Callable[[int], Iterator[P
 
     def build(batch: dict) -> PromptBatch:
         texts = [run.wording.question_prompt(question) for question in batch["question"]]
-        images, tokens = run.place(run.processor.inputs(texts, run.views(batch["image"])))
+        images, tokens = run.share.place(run.processor.inputs(texts, run.views(batch["image"])))
         columns = {"answer": batch["reply"], "question": batch["question"], "id": batch["id"]}
         return PromptBatch(images, tokens, texts, columns)
 
-    return batches(source, None, build, seed=run.data_seed("question_policy"), batch_size=prompts)
+    return run.batches(source, None, build, stream="question_policy", batch_size=prompts)
 
 
 def prompts_to_draw(run: Run, *, prompts: int) -> Callable[[int], Iterator[DrawingPrompts]]:
@@ -91,18 +91,18 @@ def prompts_to_draw(run: Run, *, prompts: int) -> Callable[[int], Iterator[Drawi
         conditions = conditions_of(run, texts)
         columns: dict[str, list[Any]] = {"clauses": [prompt.clauses for prompt in batch["prompt"]]}
         columns["tag"] = [prompt.tag for prompt in batch["prompt"]]
-        seeds = run.place(np.asarray(batch["seed"], np.int32))
+        seeds = run.share.place(np.asarray(batch["seed"], np.int32))
         return DrawingPrompts(conditions, texts, columns, seeds)
 
     source = _PromptsAlone(_drawings(run))
-    return batches(source, None, build, seed=run.data_seed("drawing_policy"), batch_size=prompts)
+    return run.batches(source, None, build, stream="drawing_policy", batch_size=prompts)
 
 
 def conditions_of(run: Run, texts: Sequence[str]) -> Conditions:
     """What pictures are drawn from: the prompts, and as many without text if guidance is on."""
     guided = run.config.generation.sampler.guidance > 1.0
     textless = drawing_tokens(run, [""] * len(texts)) if guided else None
-    return run.place(Conditions(drawing_tokens(run, texts), textless=textless))
+    return run.share.place(Conditions(drawing_tokens(run, texts), textless=textless))
 
 
 def _drawings(run: Run) -> DrawingSource:

@@ -106,15 +106,16 @@ def _likelihood(run: Run, judge: Any) -> Callable[[DrawingPrompts, np.ndarray], 
         texts = [[f"{text}{EOS}"] for text in per_member(batch.texts, _group_size(batch, images))]
         branches = encode_branches(run.tokenizer, texts, lengths=run.config.data.drawing_lengths)
         inputs = run.processor.inputs([run.wording.caption_prompt()] * len(images), run.views(images))
-        logprobs = scored(judge, *run.place((*inputs, branches)))
-        return {"prompt_likelihood": np.asarray(prompt_likelihood(logprobs, branches.valid))[:, 0].tolist()}
+        inputs = run.share.place((*inputs, branches))
+        found = run.share.read(prompt_likelihood(scored(judge, *inputs), inputs[-1].valid))
+        return {"prompt_likelihood": found[:, 0].tolist()}
 
     return column
 
 
 def _assent(run: Run, judge: Any) -> Callable[[DrawingPrompts, np.ndarray], dict[str, list[float]]]:
     """How surely it says yes when asked for each thing that the prompt names: the mean over them."""
-    evaluator = run.evaluator(batch_size=run.config.generation.questions_at_a_time)
+    evaluator = run.evaluator(batch_size=run.config.generation.questions_at_a_time, batches=run.share)
     candidates = [completion("", "yes"), completion("", "no")]
 
     def column(batch: DrawingPrompts, images: np.ndarray) -> dict[str, list[float]]:
@@ -148,7 +149,7 @@ def _presence(clauses: Clauses) -> list[str]:
 
 def _answers(run: Run, judge: Any) -> Callable[[DrawingPrompts, np.ndarray], dict[str, list[list[str]]]]:
     """Its answers to questions about the drawing, whose right answers the prompt knows."""
-    evaluator = run.evaluator(batch_size=run.config.generation.questions_at_a_time)
+    evaluator = run.evaluator(batch_size=run.config.generation.questions_at_a_time, batches=run.share)
 
     def column(batch: DrawingPrompts, images: np.ndarray) -> dict[str, list[list[str]]]:
         wanted = per_member(batch.columns["clauses"], _group_size(batch, images))

@@ -17,6 +17,7 @@ from mmrpt_jax.stages.lvrpo.arms import ARMS, reward_weights
 from mmrpt_jax.stages.lvrpo.examples_test import make_run, one_device
 from mmrpt_jax.stages.lvrpo.rewards import drawing_rewards, open_encoder, self_judgement
 from mmrpt_jax.training.drawings import DrawingPrompts
+from mmrpt_jax.training.processes import Share
 
 RED_CIRCLE = Clauses((Clause("circle", color="red"),))
 PLACED = Clauses((Clause("square"), Clause("circle", relation=("above", 0))))
@@ -218,12 +219,14 @@ class Examined:
 
 
 def run_with(examined):
-    def evaluator(*, batch_size):
-        assert batch_size == 7
+    share = Share()
+
+    def evaluator(*, batch_size, batches):
+        assert batch_size == 7 and batches is share
         return examined
 
     config = ConfigDict({"generation": {"questions_at_a_time": 7}})
-    return SimpleNamespace(config=config, evaluator=evaluator, wording=Wording())
+    return SimpleNamespace(config=config, evaluator=evaluator, wording=Wording(), share=share)
 
 
 def numbered(count):

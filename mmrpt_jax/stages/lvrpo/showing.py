@@ -7,6 +7,7 @@ from mmrpt_jax.scenes import TAGS, grade_image
 from mmrpt_jax.stages.lvrpo.evaluate import NOISE, test_prompts
 from mmrpt_jax.stages.lvrpo.examiner import Examiner
 from mmrpt_jax.stages.run import Run
+from mmrpt_jax.training.processes import by_writer
 
 
 def show_arms(run: Run, examiner: Examiner, path: Path) -> None:
@@ -21,4 +22,4 @@ def show_arms(run: Run, examiner: Examiner, path: Path) -> None:
         GalleryRow(prompt.text, images, [grade_image(prompt, image) for image in images])
         for prompt, images in zip(prompts, zip(*drawn, strict=True), strict=True)
     ]
-    gallery(rows, run.config.arms, title=run.config.title).save(path)
+    by_writer(gallery(rows, run.config.arms, title=run.config.title).save, path)

@@ -3,13 +3,11 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
-
 from mmrpt_jax.data.examples import HideRandomSpan
 from mmrpt_jax.data.prompts import completion, encode_branches
 from mmrpt_jax.stages.captions import caption_batches
 from mmrpt_jax.stages.completion import is_complete, mark_complete
-from mmrpt_jax.stages.run import Run, batches
+from mmrpt_jax.stages.run import Run
 from mmrpt_jax.training.loop import train
 from mmrpt_jax.training.state import compile_step, make_optimizer, new_state
 from mmrpt_jax.training.supervised import SupervisedBatch, make_supervised_step
@@ -80,10 +78,9 @@ def infill_batches(run: Run, suffix: str) -> Callable[[int], Iterator[Supervised
         built = SupervisedBatch(
             *run.processor.inputs(prompts, batch["view"]),
             encode_branches(run.tokenizer, answers, lengths=data.branch_lengths),
-            np.arange(len(prompts)) < round(cfg.image_dropout * len(prompts)),
+            run.share.rows(cfg.batch_size) < round(cfg.image_dropout * cfg.batch_size),
         )
-        return run.place(built)
+        return run.share.place(built)
 
     transform = HideRandomSpan(run.see, run.config.mask.max_words, run.config.mask.context)
-    seed, note = run.data_seed(f"infill{suffix}"), run.damage.note
-    return batches(source, transform, build, seed=seed, batch_size=cfg.batch_size, note=note)
+    return run.batches(source, transform, build, stream=f"infill{suffix}", batch_size=cfg.batch_size)

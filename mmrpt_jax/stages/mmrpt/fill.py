@@ -11,7 +11,7 @@ from mmrpt_jax.data.prompts import completion, encode_branches
 from mmrpt_jax.data.records import RandomAccess
 from mmrpt_jax.masking import GREY
 from mmrpt_jax.models import PromptTokens
-from mmrpt_jax.stages.run import Run, batches
+from mmrpt_jax.stages.run import Run
 from mmrpt_jax.training.answers import PromptBatch
 from mmrpt_jax.training.supervised import SupervisedBatch
 
@@ -32,7 +32,7 @@ def supervised_batches(
             encode_branches(run.tokenizer, texts, lengths=run.config.data.branch_lengths),
             np.zeros(len(texts), bool),
         )
-        return run.place(built)
+        return run.share.place(built)
 
     return _batches(run, source, build, "supervised", batch_size)
 
@@ -47,7 +47,7 @@ def prompt_batches(
             run, batch
         )
         texts = run.fill_prompts(batch["masked"], batch["view"])
-        images, prompt = run.place(_inputs(run, texts, batch["view"], blank_images))
+        images, prompt = run.share.place(_inputs(run, texts, batch["view"], blank_images))
         return PromptBatch(images, prompt, texts, columns)
 
     return _batches(run, source, build, "policy", batch_size)
@@ -71,8 +71,7 @@ def _batches(
     run: Run, source: RandomAccess[Any], build: Callable[[dict], Any], stream: str, batch_size: int
 ) -> Callable[[int], Iterator[Any]]:
     transform = PickMask(run.see, run.processor.hide, _FIELDS)
-    seed, note = run.data_seed(stream), run.damage.note
-    return batches(source, transform, build, seed=seed, batch_size=batch_size, note=note)
+    return run.batches(source, transform, build, stream=stream, batch_size=batch_size)
 
 
 def _inputs(run: Run, texts: Sequence[str], views: Sequence[Any], blank: bool) -> tuple[Any, PromptTokens]:

@@ -15,7 +15,7 @@ from mmrpt_jax.data.prompts import answer_text, encode_branches
 from mmrpt_jax.data.question_source import QuestionSource
 from mmrpt_jax.data.records import MappedSource, RandomAccess, Record, open_records
 from mmrpt_jax.models import VLMConfig
-from mmrpt_jax.stages.run import Run, batches
+from mmrpt_jax.stages.run import Run
 from mmrpt_jax.training.loop import StepFn, train
 from mmrpt_jax.training.state import compile_step, make_optimizer, new_state
 from mmrpt_jax.training.supervised import SupervisedBatch, make_supervised_step
@@ -115,7 +115,6 @@ def question_batches(run: Run, blind: bool) -> Callable[[int], Iterator[Supervis
         replies = [[answer_text(reply)] for reply in batch["reply"]]
         branches = encode_branches(run.tokenizer, replies, lengths=data.branch_lengths)
         hidden = np.full(len(replies), blind)
-        return run.place(SupervisedBatch(*inputs, branches, hidden))
+        return run.share.place(SupervisedBatch(*inputs, branches, hidden))
 
-    seed, note = run.data_seed("finetune"), run.damage.note
-    return batches(source, None, build, seed=seed, batch_size=cfg.batch_size, note=note)
+    return run.batches(source, None, build, stream="finetune", batch_size=cfg.batch_size)

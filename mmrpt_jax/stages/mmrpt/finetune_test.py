@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import json
 from types import SimpleNamespace
 
@@ -12,6 +13,8 @@ from mmrpt_jax.data.prompts import Wording
 from mmrpt_jax.data.records import Record, write_records
 from mmrpt_jax.data.scene_source import png
 from mmrpt_jax.stages.mmrpt.finetune import question_batches, record_questions
+from mmrpt_jax.stages.run import Run
+from mmrpt_jax.training.processes import Share
 
 
 @pytest.fixture
@@ -33,17 +36,19 @@ def run(tmp_path, tiny_tokenizer):
     write_records(tmp_path / "data", "data", {"train": records})
     config = ConfigDict({"data": {"path": str(tmp_path / "data"), "split": "train", "branch_lengths": (9,)}})
     log: list[str] = []
-    return SimpleNamespace(
+    run = SimpleNamespace(
         config=config,
         data_seed=lambda stream: 0,
         damage=Damage(),
-        place=lambda batch: batch,
+        share=Share(),
         processor=FixedSizeProcessor(tiny_tokenizer, 16, 16, 8, lengths=(30,)),
         wording=Wording(),
         tokenizer=tiny_tokenizer,
         log=log.append,
         said=log,
     )
+    run.batches = functools.partial(Run.batches, run)
+    return run
 
 
 def test_the_first_question_of_records_that_have_one(run):

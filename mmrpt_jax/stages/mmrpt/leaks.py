@@ -13,6 +13,7 @@ from mmrpt_jax.data.prompts import completion, encode_branches
 from mmrpt_jax.models.forward import forward
 from mmrpt_jax.stages.run import Run
 from mmrpt_jax.training.gain import answer_tokens
+from mmrpt_jax.training.processes import fetch
 
 # (masked captions, hidden spans) -> log p of each span given its masked caption and no image, nats, ≤ 0.
 BlindReader = Callable[[Sequence[str], Sequence[str]], Float[np.ndarray, " M"]]
@@ -36,7 +37,7 @@ def make_blind_reader(run: Run, params: Any) -> BlindReader:
             texts = [[completion("", answers[i])] for i in rows]
             branches = encode_branches(run.tokenizer, texts, lengths=lengths)
             spans = answer_tokens(run.tokenizer, texts, branches.ids.shape[-1])
-            logprobs = np.asarray(read(params, *run.place((prompt, branches, spans))))
+            logprobs = fetch(read(params, *run.whole.place((prompt, branches, spans))))
             found.append(logprobs[: len(masked) - start])
         return np.concatenate(found) if found else np.zeros(0, np.float32)
 

@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 from mmrpt_jax.data.prompts import Wording, completion
 from mmrpt_jax.models import BranchTokens
 from mmrpt_jax.stages.mmrpt.leaks import make_blind_reader
+from mmrpt_jax.training.processes import Whole
 from mmrpt_jax.training.supervised import hide_images
 
 MASKED = ["a [MASK] circle is above .", "[MASK] are two green triangles .", "a red [MASK] ."]
@@ -22,7 +23,7 @@ def run(tiny_model, tiny_processor):
         processor=tiny_processor,
         wording=Wording(),
         tokenizer=tiny_processor.tokenizer,
-        place=lambda batch: batch,
+        whole=Whole(),
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from mmrpt_jax.data.examples import ANSWER_SEPARATOR
 from mmrpt_jax.data.prompts import completion
 from mmrpt_jax.data.records import RandomAccess
-from mmrpt_jax.data.sidecar import open_sidecar, write_sidecar
+from mmrpt_jax.data.sidecar import open_sidecar
 from mmrpt_jax.data.tokenizer import MASK
 from mmrpt_jax.dependency import sentence_spans, tokens_to_segments, word_spans
 from mmrpt_jax.masking import (
@@ -22,7 +22,7 @@ from mmrpt_jax.masking import (
     random_spans,
     top_patch_mask,
 )
-from mmrpt_jax.stages.completion import clear, is_complete, mark_complete
+from mmrpt_jax.stages.completion import clear, is_complete, mark_complete, write_rows
 from mmrpt_jax.stages.mmrpt.leaks import BlindReader, make_blind_reader
 from mmrpt_jax.stages.run import Run
 
@@ -71,7 +71,7 @@ def run_mask(run: Run, params: Any, scores: Path, directory: Path, method: str) 
             "config.data.branch_lengths"
         )
     clear(directory)
-    write_sidecar(directory / "records", "masks", {"train": rows}, fields=FIELDS | PATCH_FIELDS)
+    write_rows(directory / "records", "masks", rows, fields=FIELDS | PATCH_FIELDS)
     mark_complete(directory, {"method": method, **counts})
 
 

@@ -15,6 +15,7 @@ from mmrpt_jax.stages.opening import model_config
 from mmrpt_jax.stages.results import evaluated, write_results
 from mmrpt_jax.stages.run import Run
 from mmrpt_jax.stages.workdir import open_run
+from mmrpt_jax.training.processes import by_writer
 from mmrpt_jax.training.stopping import NEVER, StopRequest
 
 
@@ -50,7 +51,7 @@ def _score_and_mask(run: Run) -> None:
             run.timed(
                 f"mask ({method})", lambda m=method, t=target: run_mask(run, base, folder / "scores", t, m)
             )
-            draw_overlays(run, folder / "scores", target, folder / "overlays" / method)
+            by_writer(draw_overlays, run, folder / "scores", target, folder / "overlays" / method)
 
 
 def _mask_methods(config: ConfigDict) -> list[str]:

@@ -22,6 +22,7 @@ from mmrpt_jax.stages.run import Run
 from mmrpt_jax.training.answers import Answering, collect_answers
 from mmrpt_jax.training.loop import train
 from mmrpt_jax.training.policy import make_policy_step
+from mmrpt_jax.training.processes import for_writer
 from mmrpt_jax.training.reinforce import make_reinforcement_step
 from mmrpt_jax.training.state import compile_step, make_optimizer, new_state
 
@@ -38,7 +39,7 @@ def reinforce(
     )
     # What is frozen is one copy: the policy's and the reference's.
     state = new_state(reference, optimizer, run.trains, keep=True)
-    with contextlib.closing(CompletionsWriter(directory)) as completions:
+    with contextlib.closing(for_writer(CompletionsWriter, directory)) as completions:
         collect = functools.partial(collect_answers, _answering(run, reference, completions))
         update = make_policy_step(
             run.vlm,
@@ -93,6 +94,7 @@ def _answering(run: Run, reference: Any, completions: CompletionsWriter) -> Answ
         keep=cfg.prompts_per_step,
         drop_zero_variance=cfg.drop_zero_variance,
         on_judged=completions_log(completions, prompts="masked"),
+        share=run.share,
     )
 
 

@@ -64,6 +64,7 @@ def gain_column(run: Run, reference: Any) -> Callable[[Any, PromptBatch, list[st
         of=cfg.visual_gain.of,
         lengths=run.config.data.branch_lengths,
         cap=cfg.visual_gain.cap,
+        share=run.share,
     )
 
     def column(judge: Any, batch: PromptBatch, completions: list[str]) -> dict[str, list[Any]]:

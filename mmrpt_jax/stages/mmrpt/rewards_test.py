@@ -5,6 +5,7 @@ from ml_collections import ConfigDict
 
 from mmrpt_jax.rewards import score
 from mmrpt_jax.stages.mmrpt.rewards import computes_gain, configured_rewards, gain_column
+from mmrpt_jax.training.processes import Share
 
 
 def config_of(rewards, of="answer"):
@@ -53,11 +54,12 @@ def test_forward_passes_for_the_gain(rewards, of, computed):
 @pytest.mark.parametrize(("of", "judge"), [("truth", "policy"), ("answer", "reference")])
 def test_who_judges_the_gain(monkeypatch, of, judge):
     def make(model, tokenizer, **options):
-        assert options == {"of": of, "lengths": (4, 8), "cap": 3.0}
+        assert options == {"of": of, "lengths": (4, 8), "cap": 3.0, "share": share}
         return lambda params, batch, completions: [params, *completions]
 
     monkeypatch.setattr("mmrpt_jax.stages.mmrpt.rewards.make_visual_gain", make)
-    run = SimpleNamespace(config=config_of({"visual_gain": 1.0}, of), vlm=None, tokenizer=None)
+    config, share = config_of({"visual_gain": 1.0}, of), Share()
+    run = SimpleNamespace(config=config, vlm=None, tokenizer=None, share=share)
     assert gain_column(run, "reference")("policy", None, ["a"]) == {"visual_gain": [judge, "a"]}
     run.config.rl.rewards.visual_gain = 0.0
     assert gain_column(run, "reference")("policy", None, ["a"]) == {}

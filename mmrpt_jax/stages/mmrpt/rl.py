@@ -13,6 +13,7 @@ from mmrpt_jax.stages.mmrpt.fill import supervised_batches
 from mmrpt_jax.stages.mmrpt.reinforce import reinforce
 from mmrpt_jax.stages.run import Run
 from mmrpt_jax.training.loop import train
+from mmrpt_jax.training.processes import agreed
 from mmrpt_jax.training.state import compile_step, make_optimizer, new_state
 from mmrpt_jax.training.supervised import make_supervised_step
 
@@ -77,7 +78,7 @@ def _warm_up(run: Run, params: Any, source: RandomAccess[Any], arm: Arm, name: s
     path, steps = directory / "weights.safetensors", run.config.fill.warmup_steps
     if not steps:
         return params
-    if not path.exists():
+    if not agreed(path.exists()):
         params = imitate(run, params, source, arm, steps=steps, stage=f"{name}_warmup", directory=directory)
         run.save(path, params)
     return run.weights(path)

@@ -16,12 +16,13 @@ from mmrpt_jax.data.escape import escape_placeholders
 from mmrpt_jax.data.images import decode_image
 from mmrpt_jax.data.prompts import encode_branches
 from mmrpt_jax.data.records import RandomAccess, Record
-from mmrpt_jax.data.sidecar import open_sidecar, write_sidecar
+from mmrpt_jax.data.sidecar import open_sidecar
 from mmrpt_jax.dependency import auc, segment_pool, sentence_spans, tokens_to_segments, word_spans
 from mmrpt_jax.models import PromptTokens
 from mmrpt_jax.stages.checks import ConfigError
-from mmrpt_jax.stages.completion import clear, is_complete, mark_complete
+from mmrpt_jax.stages.completion import clear, is_complete, mark_complete, write_rows
 from mmrpt_jax.stages.run import Run
+from mmrpt_jax.training.processes import fetch
 from mmrpt_jax.training.scoring import KINDS, TokenDependency, make_dependency_scorer, select_layers
 
 _AUC_RECORDS = 500
@@ -42,11 +43,11 @@ def run_score(run: Run, params, directory: Path) -> None:
         return
     clear(directory)
     rows = score_records(run, params, run.train_source)
-    counts = write_sidecar(directory / "records", "scores", {"train": rows}, fields=FIELDS)
+    count = write_rows(directory / "records", "scores", rows, fields=FIELDS)
     agreement = sentence_auc(run.train_source, open_sidecar(directory / "records", "train"))
     for kind, value in agreement.items():
         run.log(f"   sentences that need the image, found by {kind:<10} AUC {value:.3f}")
-    mark_complete(directory, {"records": counts["train"], "layers": _layers(run), "sentence_auc": agreement})
+    mark_complete(directory, {"records": count, "layers": _layers(run), "sentence_auc": agreement})
 
 
 def sentence_auc(source: RandomAccess[Any], scores: RandomAccess[Any]) -> dict[str, float]:
@@ -91,7 +92,7 @@ def score_records(run: Run, params, source: RandomAccess[Any]) -> Iterator[dict[
         branches = encode_branches(
             run.tokenizer, [[text] for text in texts], lengths=run.config.data.caption_lengths
         )
-        scores = scorer(params, *run.place((*inputs, branches)))
+        scores = fetch(scorer(params, *run.whole.place((*inputs, branches))))
         columns = _pooled(run, texts, inputs[1], scores)
         for row in range(count):
             fields = {field: values[row] for field, values in columns.items()}
@@ -127,7 +128,7 @@ def _pooled(
     run: Run, texts: Sequence[str], prompts: PromptTokens, scores: TokenDependency
 ) -> dict[str, list[np.ndarray]]:
     """Every field but the caption, row by row: token scores pooled over the words and over the sentences."""
-    received = zip(np.asarray(scores.received), prompts.image_slots.sum(axis=1), strict=True)
+    received = zip(scores.received, prompts.image_slots.sum(axis=1), strict=True)
     columns: dict[str, list[np.ndarray]] = {"patch_received": [row[:count] for row, count in received]}
     offsets = [run.tokenizer.encode(text).offsets for text in texts]
     for unit, spans_of in (("word", word_spans), ("sentence", sentence_spans)):

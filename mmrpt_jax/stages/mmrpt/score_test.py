@@ -16,6 +16,7 @@ from mmrpt_jax.stages.completion import read_summary
 from mmrpt_jax.stages.mmrpt import score
 from mmrpt_jax.stages.mmrpt.score import FIELDS, run_score, score_records, sentence_auc
 from mmrpt_jax.stages.run import Run
+from mmrpt_jax.training.processes import Whole
 from mmrpt_jax.training.scoring import KINDS, TokenDependency
 
 TEXT = "a red circle is above the blue square. two green triangles!"
@@ -55,7 +56,7 @@ def run(tiny_model, tiny_processor, monkeypatch):
         processor=tiny_processor,
         wording=Wording(),
         tokenizer=tiny_processor.tokenizer,
-        place=lambda batch: batch,
+        whole=Whole(),
         train_source=[record("x"), record("y"), record("z", "a red <image> circle")],
         log=lambda text: None,
         damage=Damage(),
