@@ -48,14 +48,27 @@ def start(folder, *overrides, config="tests/miniature.py", processes=2):
     return started
 
 
-@pytest.fixture(scope="module")
-def seen():
+def told_by_flags():
+    """What each of two processes is told of the other: arguments and environment."""
+    address = f"127.0.0.1:{free_port()}"
+    return [([str(number), address], {}) for number in range(2)]
+
+
+def told_by_slurm():
+    """As `told_by_flags`, from what SLURM puts into the environment of two tasks on a node."""
+    job = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"}
+    tasks = [{"SLURM_PROCID": str(number), "SLURM_LOCALID": str(number)} for number in range(2)]
+    return [([str(number)], job | task) for number, task in enumerate(tasks)]
+
+
+@pytest.fixture(scope="module", params=[told_by_flags, told_by_slurm])
+def seen(request):
     """What `two_processes.py` found as each of two processes."""
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "4"}
-    command = [sys.executable, "-m", "tests.two_processes", f"127.0.0.1:{free_port()}"]
+    command = [sys.executable, "-m", "tests.two_processes"]
     processes = [
-        subprocess.Popen([*command, str(number)], env=environment, stdout=subprocess.PIPE, text=True)
-        for number in range(2)
+        subprocess.Popen([*command, *arguments], env=environment | more, stdout=subprocess.PIPE, text=True)
+        for arguments, more in request.param()
     ]
     try:
         said = [process.communicate(timeout=PRIMITIVES)[0] for process in processes]

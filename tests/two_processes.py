@@ -11,9 +11,9 @@ from mmrpt_jax.models.sharding import make_mesh
 from mmrpt_jax.training.processes import Share, Whole, agreed, fetch, is_writer, start_processes
 
 
-def main(coordinator: str, number: int) -> None:
-    """Prints what this process found, as JSON."""
-    start_processes(coordinator, 2, number)
+def main(number: int, coordinator: str | None = None) -> None:
+    """Prints what this process found, as JSON; without a coordinator, the surroundings tell it of the other."""
+    start_processes(*((coordinator, 2, number) if coordinator else ()))
     found = {"writer": is_writer(), "agreed": [agreed(number == 0), agreed(number == 1)]}
     for name, sizes in {
         "data": (8, 1, 1),
@@ -52,4 +52,4 @@ def patches(rows: np.ndarray, count: int) -> ImagePatches:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(int(sys.argv[1]), *sys.argv[2:])
