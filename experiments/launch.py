@@ -16,8 +16,11 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from mmrpt_jax.models import abstract_parameters
+from mmrpt_jax.models.sharding import make_mesh
 from mmrpt_jax.stages.checks import ConfigError
 from mmrpt_jax.stages.methods import method_of
+from mmrpt_jax.stages.placement import describe_placement
 from mmrpt_jax.stages.study import run_study
 from mmrpt_jax.stages.topology.report import describe_rows, measure_programs
 from mmrpt_jax.stages.topology.slices import open_slice
@@ -82,6 +85,11 @@ def _compile_for(topology: str) -> int:
     method.check(config, found.devices)
     model = method.model(config, config.tokenizer.vocab_size)
     build = functools.partial(method.programs, config, model)
+    print(
+        describe_placement(
+            abstract_parameters(model, make_mesh(**config.mesh.to_dict(), devices=found.devices))
+        )
+    )
     rows = measure_programs(build, found, config.mesh.to_dict())
     print(describe_rows(rows, found, title=config.title))
     return 0 if all(row["fits"] for row in rows) else 1

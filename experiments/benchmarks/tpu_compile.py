@@ -54,7 +54,7 @@ class Shape:
         return dataclasses.replace(self, prompts=self.prompts * self.group, group=1)
 
 
-def configured(model: str, shape: Shape) -> tuple[ConfigDict, Callable[..., Any]]:
+def configured(model: str, shape: Shape, *, gather: bool = False) -> tuple[ConfigDict, Callable[..., Any]]:
     """The preset of a published model with this shape, and what builds its programs from a mesh."""
     published = PUBLISHED[model]()
     unified = not isinstance(published, VLMConfig)
@@ -64,6 +64,7 @@ def configured(model: str, shape: Shape) -> tuple[ConfigDict, Callable[..., Any]
         branch_lengths=(shape.branch_tokens,),
         patch_counts=(shape.patches,),
     )
+    config.train.gather_to_sample = gather
     for section in ("understanding", "generation") if unified else ("rl",):
         config[section].update(
             prompts_per_step=shape.prompts, group_size=shape.group, oversample=1, micro_batches=1
@@ -75,7 +76,9 @@ def configured(model: str, shape: Shape) -> tuple[ConfigDict, Callable[..., Any]
     return config, functools.partial(mmrpt_programs, config, with_training(published, config))
 
 
-def measure(model: str, topology: str, shape: Shape, programs: Sequence[str] = ()) -> list[dict[str, Any]]:
+def measure(
+    model: str, topology: str, shape: Shape, programs: Sequence[str] = (), *, gather: bool = False
+) -> list[dict[str, Any]]:
     """Rows by `_COLUMNS`: every program with shared prompts, and, where prompts have groups, with copied ones.
 
     Args:
@@ -83,10 +86,11 @@ def measure(model: str, topology: str, shape: Shape, programs: Sequence[str] = (
         topology: the slice.
         shape: of the step with shared prompts.
         programs: those to compile; (): all.
+        gather: whether rollouts fetch weights once, as with `config.train.gather_to_sample`.
     """
     found, rows = open_slice(topology), []
     for prompts, form in (("shared", shape), ("copied", shape.copied())):
-        config, build = configured(model, form)
+        config, build = configured(model, form, gather=gather)
         names = _GROUPED[config.method] + (_ALONE[config.method] if prompts == "shared" else ())
         mesh = make_mesh(**config.mesh.to_dict(), devices=found.devices)
         weights = weight_sizes(abstract_parameters(build.args[1], mesh))
@@ -142,7 +146,7 @@ def run(options: argparse.Namespace) -> str:
     shape = Shape(options.batch, options.group, options.prompt, options.answer, options.patches)
     rows = []
     for topology in options.topologies:
-        rows += measure(options.model, topology, shape, options.programs)
+        rows += measure(options.model, topology, shape, options.programs, gather=options.gather)
     title = f"{options.model}, compiler's estimates, {shape}"
     if options.out:
         write_table(options.out, rows, _COLUMNS, title=title)
@@ -154,6 +158,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--topologies", nargs="+", default=list(TOPOLOGIES), help="slices (%(default)s)")
     parser.add_argument("--model", default="qwen2_5_vl_7b", choices=PUBLISHED)
     parser.add_argument("--programs", nargs="+", default=(), help="some of them (all)")
+    parser.add_argument("--gather", action="store_true", help="fetch weights once per rollout, not per token")
     parser.add_argument("--batch", type=int, default=64, help="prompts of a step (%(default)s)")
     parser.add_argument("--group", type=int, default=8, help="answers per prompt (%(default)s)")
     parser.add_argument("--prompt", type=int, default=1300, help="tokens of a prompt (%(default)s)")

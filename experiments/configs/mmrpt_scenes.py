@@ -105,6 +105,9 @@ def _train() -> dict[str, Any]:
         "param_dtype": "float32",  # what weights are kept in: "bfloat16" halves them, and drops their small steps
         "compute_dtype": "float32",  # "bfloat16" is fast on accelerators
         "max_skipped": 10,  # so many updates in a row with a loss or gradient that is not finite end the run
+        # Whether a rollout fetches what `fsdp` splits of the weights once, instead of for every token: faster, for the
+        # memory of a device's part of `tensor` of all weights.
+        "gather_to_sample": False,
         "remat": False,  # recompute layers in the backward pass instead of storing what they computed
         # Of rank 0 there are no adapters; otherwise they alone train.
         "lora": {"rank": 0, "alpha": 16.0, "targets": ("decoder/layers/(query|value)",)},

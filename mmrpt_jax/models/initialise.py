@@ -48,13 +48,13 @@ def initialise(
     """
     if mesh is None:
         return _initialise(config, key, part)
-    shardings = part(parameter_shardings(_abstract(config), mesh, rules))
+    shardings = part(parameter_shardings(abstract_boxes(config), mesh, rules))
     return jax.jit(_unboxed, static_argnums=(0, 2), out_shardings=shardings)(config, key, part)
 
 
 def abstract_parameters(config: Config, mesh: Mesh | None = None, rules: Mapping[str, str | None] = RULES):
     """Shapes, types and (with a mesh) shardings of all parameters, without computing any."""
-    boxed = _abstract(config)
+    boxed = abstract_boxes(config)
     if mesh is None:
         return nn.unbox(boxed)
     shardings = parameter_shardings(boxed, mesh, rules)
@@ -66,8 +66,11 @@ def abstract_parameters(config: Config, mesh: Mesh | None = None, rules: Mapping
 
 
 @functools.cache
-def _abstract(config: Config):
-    """`_boxed` without computing anything; traced once per model, since every stage asks for it."""
+def abstract_boxes(config: Config):
+    """Shapes and types of all parameters, in boxes that carry their logical axes.
+
+    Traced once per model, since every stage asks for it.
+    """
     return jax.eval_shape(functools.partial(_boxed, config), jax.random.key(0))
 
 

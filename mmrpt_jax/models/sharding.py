@@ -31,6 +31,10 @@ RULES: Mapping[str, str | None] = {
     "frequency": None,
     "channels": "fsdp",
 }
+# Of weights that are fetched once, to be read for every token.
+SAMPLING_RULES: Mapping[str, str | None] = {
+    name: None if axis == "fsdp" else axis for name, axis in RULES.items()
+}
 
 
 def make_mesh(
@@ -73,7 +77,7 @@ def device_grid(sizes: Sequence[int], devices: Sequence[Any]) -> np.ndarray:
     return mesh_utils.create_hybrid_device_mesh((data // slices, *rest), (slices, 1, 1), devices)
 
 
-def parameter_shardings(boxed, mesh: Mesh, rules: Mapping[str, str | None] = RULES):
+def parameter_shardings(boxed, mesh: Mesh | AbstractMesh, rules: Mapping[str, str | None] = RULES):
     """Shardings of a tree of (abstract) boxed parameters; an axis that does not divide stays whole.
 
     Raises:
@@ -103,7 +107,7 @@ def split_over_prompts(x: Float[Array, " B *E"]) -> Float[Array, " B *E"]:
     Left to itself the partitioner follows the weights: it splits features over `fsdp`, keeps every prompt on every
     device, and adds up whole activations across them at each product, where it should fetch a layer's weights.
     """
-    if _present_mesh() is None:
+    if present_mesh() is None:
         return x
     free = [PartitionSpec.UNCONSTRAINED] * (x.ndim - 1)
     return jax.lax.with_sharding_constraint(x, PartitionSpec(*_PROMPTS, *free))
@@ -111,11 +115,11 @@ def split_over_prompts(x: Float[Array, " B *E"]) -> Float[Array, " B *E"]:
 
 def prompt_shards() -> int:
     """Parts that batches are split into under the mesh of `jax.set_mesh`; 1 without one."""
-    mesh = _present_mesh()
+    mesh = present_mesh()
     return 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
 
 
-def _present_mesh() -> AbstractMesh | None:
+def present_mesh() -> AbstractMesh | None:
     """The mesh of `jax.set_mesh`, if it is one of ours and its partitioning is the compiler's."""
     mesh = jax.sharding.get_abstract_mesh()
     automatic = all(kind == AxisType.Auto for kind in mesh.axis_types)

@@ -1,9 +1,9 @@
 import jax
 import numpy as np
 import pytest
-from jax.sharding import NamedSharding, PartitionSpec
 from scipy.stats import chisquare
 
+from mmrpt_jax.models import abstract_parameters
 from mmrpt_jax.models.sharding import batch_sharding, make_mesh
 from mmrpt_jax.models.vlm import BranchTokens
 from mmrpt_jax.models.vlm_test import CONFIG, VARIANT, make_batch, random_parameters, score
@@ -115,10 +115,12 @@ def test_rows_do_not_depend_on_their_batch_mates(sampler, params, prompts, rollo
     assert (mixed.ids[3:] != rollout.ids[3:]).any()
 
 
-def test_eight_devices_sample_what_one_does(sampler, params, prompts, rollout):
-    mesh = make_mesh(data=8)
-    whole = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
-    eight = sampler(whole, *jax.device_put(prompts, batch_sharding(mesh)), jax.random.key(0))
+@pytest.mark.parametrize("layout", [(8, 1, 1), (2, 4, 1), (4, 2, 1), (1, 8, 1), (2, 2, 2)])
+def test_eight_devices_sample_what_one_does(layout, sampler, params, prompts, rollout):
+    mesh = make_mesh(*layout)
+    split = jax.device_put(params, jax.tree.map(lambda x: x.sharding, abstract_parameters(CONFIG, mesh)))
+    with jax.set_mesh(mesh):
+        eight = sampler(split, *jax.device_put(prompts, batch_sharding(mesh)), jax.random.key(0))
     assert len(eight.ids.sharding.device_set) == 8
     np.testing.assert_array_equal(eight.ids, rollout.ids)
     np.testing.assert_array_equal(eight.valid, rollout.valid)

@@ -27,7 +27,7 @@ B, G, R, TEMPERATURE = 2, 3, 4, 0.5
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, tiny_processor, tiny_model):
-    config = ConfigDict({"data": {"branch_lengths": (2, R)}})
+    config = ConfigDict({"data": {"branch_lengths": (2, R)}, "train": {"gather_to_sample": False}})
     folder = tmp_path_factory.mktemp("run")
     return Run(config, folder, tiny_processor, tiny_model, None, make_mesh())
 

@@ -2,16 +2,26 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 from ml_collections import ConfigDict
 
 from mmrpt_jax.models import UnifiedConfig, VLMConfig, abstract_parameters, count_parameters
 from mmrpt_jax.models.config import DTYPES
+from mmrpt_jax.models.gathering import with_gathered_weights
 from mmrpt_jax.models.lora import PROJECTION_PATHS, adapt, is_adapter
 from mmrpt_jax.models.paths import check_pattern, matches, paths_of, split
 from mmrpt_jax.stages.checks import ConfigError, at_least, one_of
+
+R = TypeVar("R")
+
+
+def sampling_weights(
+    config: ConfigDict, model: VLMConfig | UnifiedConfig, rollout: Callable[..., R]
+) -> Callable[..., R]:
+    """`rollout(params, ...)` by weights that are fetched once, if the config asks for it."""
+    return with_gathered_weights(rollout, model) if config.train.gather_to_sample else rollout
 
 
 def with_training(model: VLMConfig, config: ConfigDict) -> VLMConfig:

@@ -29,6 +29,7 @@ def train(
     log_every: int = 20,
     save_every: int = 200,
     max_skipped: int = 10,
+    updates_per_step: int = 1,
     stop: StopRequest = NEVER,
     log: Callable[[str], None] = print,
 ) -> TrainState:
@@ -46,6 +47,7 @@ def train(
         save_every: steps between checkpoints; the last step is always saved.
         max_skipped: so many updates in a row whose loss or gradient is not finite end the training; it is looked at
             where something is logged or saved.
+        updates_per_step: that `step_fn` makes of a batch.
         stop: is asked after every step; a request to stop waits for the step's end and is followed by a checkpoint.
         log: receives one health line per logged step.
 
@@ -71,7 +73,9 @@ def train(
             if logging or saving:
                 values, in_a_row = _fetch(metrics, state)
                 if in_a_row >= max_skipped:
-                    raise too_many_skipped(stage, step, in_a_row, open_batches)
+                    raise too_many_skipped(
+                        stage, step, in_a_row, open_batches, updates_per_step=updates_per_step
+                    )
             if logging:
                 values |= clock.read(step)
                 writer.write(stage, step, values)

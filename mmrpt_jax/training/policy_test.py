@@ -164,7 +164,7 @@ def test_neither_the_split_nor_a_longer_prompt_bucket_matters(update, off_policy
     assert_same(update(off_policy._replace(prompt=longer), micro_batches=4), reference)
 
 
-@pytest.mark.parametrize("shape", [(8, 1, 1), (2, 2, 2)])
+@pytest.mark.parametrize("shape", [(8, 1, 1), (2, 4, 1), (4, 2, 1), (1, 8, 1), (2, 2, 2)])
 def test_devices_do_not_matter(tiny_model, tiny_params, update, off_policy, reference, shape):
     mesh = make_mesh(*shape)
     params = jax.tree.map(

@@ -13,17 +13,23 @@ class NonFiniteError(RuntimeError):
 
 
 def too_many_skipped(
-    stage: str, step: int, in_a_row: int, open_batches: Callable[[int], Iterator[Any]]
+    stage: str,
+    step: int,
+    in_a_row: int,
+    open_batches: Callable[[int], Iterator[Any]],
+    *,
+    updates_per_step: int = 1,
 ) -> NonFiniteError:
     """The error that ends a training.
 
     Args:
         stage: its name.
         step: the last step, counted from 1.
-        in_a_row: updates that were skipped until then; a step of several updates has its part of them.
+        in_a_row: updates that were skipped until then.
         open_batches: as `loop.train` takes it: batches are a function of the step, so they are read once more.
+        updates_per_step: of one batch.
     """
-    first = max(step - in_a_row + 1, 1)
+    first = max(step - -(-in_a_row // updates_per_step) + 1, 1)
     ids = [name for batch in islice(open_batches(first - 1), step - first + 1) for name in example_ids(batch)]
     shown = ", ".join(ids[:_SHOWN]) + (f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else "")
     examples = (

@@ -30,6 +30,14 @@ def test_names_steps_and_examples():
     )
 
 
+def test_a_step_of_several_updates_has_its_part_of_them():
+    batches = lambda step: (of(n) for n in itertools.count(step))  # noqa: E731
+    # The last of step 4, and all three of steps 5 and 6.
+    error = too_many_skipped("mmrpt", 6, 7, batches, updates_per_step=3)
+    assert "7 updates in a row, up to step 6; look at steps 4 to 6" in str(error)
+    assert str(error).endswith("3a, 3b, 4a, 4b, 5a, 5b")
+
+
 def test_long_lists_are_cut():
     def hundred(step):
         return iter([Batch({"id": range(100)}, [])])

@@ -23,6 +23,7 @@ from mmrpt_jax.stages.lvrpo.arms import Arm, algorithm_of, needs_reference, rewa
 from mmrpt_jax.stages.lvrpo.examples import prompts_to_draw, questions_to_answer
 from mmrpt_jax.stages.lvrpo.rewards import drawing_rewards, open_encoder, self_judgement
 from mmrpt_jax.stages.run import Run, side_by_side
+from mmrpt_jax.stages.trained import sampling_weights
 from mmrpt_jax.training.accumulate import LossFn
 from mmrpt_jax.training.answers import Answering, collect_answers
 from mmrpt_jax.training.drawings import Drawing, JudgedImages, collect_drawings
@@ -62,6 +63,7 @@ def align(run: Run, reference: Any, arm: Arm, *, steps: int, name: str, director
             steps=steps,
             stage=name,
             directory=directory / "checkpoints",
+            updates_per_step=cfg.updates_per_rollout,
             **run.logging,
         ).params
 
@@ -149,12 +151,11 @@ def _drawing(run: Run, reference: Any, arm: Arm, drawings: DrawingsWriter) -> Dr
         reward_weights(run.config, arm), open_encoder(cfg.encoder), cfg.grounding.to_dict()
     )
     velocity = jax.jit(policy_velocity(run.config, run.model, arm))
+    rollout = make_image_rollout(run.model, sampler, group_size=cfg.group_size, same_noise=cfg.same_noise)
     # At the first update the present policy is the one that sampled.
     remembered = algorithm_of(run.config, arm) == "nft" and run.config.align.updates_per_rollout > 1
     return Drawing(
-        rollout=jax.jit(
-            make_image_rollout(run.model, sampler, group_size=cfg.group_size, same_noise=cfg.same_noise)
-        ),
+        rollout=jax.jit(sampling_weights(run.config, run.model, rollout)),
         # The autoencoder is an argument: compiled in, its weights would be there twice.
         decode=lambda latents: decode(coder, latents, latent),
         rewards=in_time(rewards, run.config.align.reward_timeout),

@@ -37,6 +37,7 @@ PLAIN = {
     "compute_dtype": "float32",
     "remat": False,
     "max_skipped": 10,
+    "gather_to_sample": False,
     "lora": {"rank": 0},
 }
 

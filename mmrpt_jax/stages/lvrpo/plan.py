@@ -5,18 +5,22 @@ from ml_collections import ConfigDict
 
 from mmrpt_jax.models import abstract_parameters, count_parameters
 from mmrpt_jax.models.config import UnifiedConfig
+from mmrpt_jax.models.sharding import make_mesh
 from mmrpt_jax.stages.lvrpo.arms import ARMS
 from mmrpt_jax.stages.lvrpo.budget import arm_steps, budget_flops
 from mmrpt_jax.stages.opening import unified_config
+from mmrpt_jax.stages.placement import describe_placement
 from mmrpt_jax.stages.trained import describe_training, parts_of
 
 
 def describe_plan(config: ConfigDict) -> str:
-    """Returns the resolved config, parameters, what an update holds, equal-compute steps, memory of parameters."""
+    """Returns the resolved config, where parameters live, what an update holds, equal-compute steps, and memory."""
     model = unified_config(config, config.tokenizer.vocab_size)
     params = abstract_parameters(model)
     lines = [
         str(config),
+        describe_placement(abstract_parameters(model, make_mesh(**config.mesh.to_dict()))),
+        "",
         f"parameters            {count_parameters(params):,} (before the tokenizer is trained: at most), of which "
         f"{count_parameters(params.get('generation', {})):,} draw",
         describe_training(config, params),

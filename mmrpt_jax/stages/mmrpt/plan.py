@@ -5,17 +5,19 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from mmrpt_jax.models import VLMConfig, abstract_parameters, count_parameters
+from mmrpt_jax.models.sharding import make_mesh
 from mmrpt_jax.stages.mmrpt.arms import ARMS
 from mmrpt_jax.stages.mmrpt.budget import caption_flops, policy_flops, supervised_flops
 from mmrpt_jax.stages.mmrpt.programs import policy_update
 from mmrpt_jax.stages.opening import model_config
+from mmrpt_jax.stages.placement import describe_placement
 from mmrpt_jax.stages.topology.shapes import array
 from mmrpt_jax.stages.trained import describe_training, parts_of
 from mmrpt_jax.training.state import Skipped, TrainState, init_of
 
 
 def describe_plan(config: ConfigDict) -> str:
-    """Returns the resolved config, parameters, what an update holds, equal-compute steps, estimated device memory."""
+    """Returns the resolved config, where parameters live, what an update holds, equal-compute steps, and memory."""
     model = model_config(config, config.tokenizer.vocab_size)
     params, rl, data = abstract_parameters(model), config.rl, config.data
     prompt, branch = max(data.prompt_lengths), max(data.branch_lengths)
@@ -23,6 +25,8 @@ def describe_plan(config: ConfigDict) -> str:
     shared = rl.prompts_per_step * prompt + completions * branch
     lines = [
         str(config),
+        describe_placement(abstract_parameters(model, make_mesh(**config.mesh.to_dict()))),
+        "",
         f"parameters            {count_parameters(params):,} (before the tokenizer is trained: at most)",
         describe_training(config, params),
         f"policy step           {rl.prompts_per_step} prompts × {rl.group_size} answers = {completions} completions, "

@@ -62,6 +62,7 @@ def reinforce(
                 steps=end,
                 stage=name,
                 directory=directory / "checkpoints",
+                updates_per_step=cfg.updates_per_rollout,
                 **run.logging,
             )
     return state.params
