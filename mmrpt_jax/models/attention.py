@@ -82,10 +82,10 @@ def attend(
 ) -> Attended:
     """Softmax attention of every query over the union of the blocks' visible keys.
 
-    Scores and softmax are float32. Longer sequences than `query_chunk` run chunk by chunk, and each chunk is
-    recomputed in the backward pass, so that no [T, S] map is ever held. The mass per region and the mass per
-    key are summed in the same pass: they cost one narrow product more, not a second softmax, because
-    attention is linear in its values.
+    Scores and softmax are float32. Queries run chunk by chunk, and the backward pass computes the scores of a chunk
+    anew from what the softmax was divided by (arXiv 2205.14135), so that no [T, S] map is ever held. The mass per
+    region and the mass per key are summed in the same pass: they cost one narrow product more, not a second softmax,
+    because attention is linear in its values.
 
     Args:
         queries: unscaled; the scale is applied here.
@@ -96,7 +96,7 @@ def attend(
         scale: factor on scores; None: 1/sqrt(H).
         softcap: c in c·tanh(score/c), which keeps scores between −c and c; 0: none.
         query_weights: weight of each query in `received`, 0 for padding; needed when a block names regions.
-        query_chunk: rows of the score matrix held at a time, at most.
+        query_chunk: queries of a whole group in a chunk, at most, but for one of each branch.
 
     Raises:
         ValueError: a block names regions, but there are no `query_weights`; or queries have places, and a block has
@@ -104,14 +104,21 @@ def attend(
     """
     if places is not None and any(block.places is None for block in blocks):
         raise ValueError("queries have places, and a block of keys has none: give it places, or them none")
-    if query_weights is None and any(block.regions is not None for block in blocks):
+    measured = any(block.regions is not None for block in blocks)
+    if query_weights is None and measured:
         raise ValueError("a block names regions: pass query_weights, 0 for queries that do not count")
     scaled = queries * (queries.shape[-1] ** -0.5 if scale is None else scale)
     rows, length = _Rows(scaled, order, places, query_weights), queries.shape[2]
-    look = functools.partial(_attend_rows, blocks=blocks, softcap=softcap, reach=reach)
-    if length <= query_chunk:
+    blocks = [
+        block._replace(keys=_heads_first(block.keys), values=_heads_first(block.values)) for block in blocks
+    ]
+    if measured:
+        look = jax.checkpoint(lambda rows: _look(rows, blocks, reach, softcap)[0])
+    else:
+        look = lambda rows: Attended(_values_of(rows, blocks, reach, softcap), None, None)  # noqa: E731
+    steps = -(-length // max(query_chunk // queries.shape[1], 1))
+    if steps == 1:
         return look(rows)
-    steps = -(-length // query_chunk)
 
     def split(array):
         padding = [(0, 0)] * array.ndim
@@ -124,61 +131,133 @@ def attend(
         return joined.reshape(*joined.shape[:2], -1, *joined.shape[4:])[:, :, :length]
 
     # A loop, and not an unrolled one: XLA is free to run independent chunks at once, and to hold them all.
-    seen = jax.lax.map(jax.checkpoint(look), jax.tree.map(split, rows))
+    seen = jax.lax.map(look, jax.tree.map(split, rows))
     values, mass = jax.tree.map(join, (seen.values, seen.mass))
     return Attended(values, mass, jax.tree.map(lambda x: x.sum(axis=0), seen.received))
 
 
-def _attend_rows(rows: _Rows, *, blocks: Sequence[KeyBlock], softcap: float, reach) -> Attended:
-    batch, group, length, heads, dim = rows.queries.shape
-    kv_heads = blocks[0].keys.shape[-2]
-    grouped = rows._replace(
-        queries=rows.queries.reshape(batch, group, length, kv_heads, heads // kv_heads, dim)
-    )
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _values_of(rows: _Rows, blocks: Sequence[KeyBlock], reach, softcap: float) -> Float[Array, "B G T N H"]:
+    """Attention of a chunk; `blocks` have their heads first."""
+    return _look(rows, blocks, reach, softcap)[0].values
 
-    scores = [_scores(grouped, block, softcap, reach) for block in blocks]
+
+def _forwards(rows, blocks, reach, softcap):
+    seen, normaliser = _look(rows, blocks, reach, softcap)
+    return seen.values, (rows, blocks, reach, seen.values, normaliser)
+
+
+def _backwards(softcap, kept, towards):
+    rows, blocks, reach, values, normaliser = kept
+    kv_heads = blocks[0].keys.shape[1]
+    queries, towards, values = (_by_kv_head(x, kv_heads) for x in (rows.queries, towards, values))
+    # Weights sum to one, so that what a gradient says of all keys alike says nothing.
+    common = jnp.sum(towards.astype(jnp.float32) * values, axis=-1, keepdims=True)
+    of_queries, of_blocks = 0.0, []
+    for block in blocks:
+        scores = _scores(queries, rows, block, reach, softcap)
+        weights = jnp.exp(scores - normaliser)
+        of_scores = weights * (_product(towards, block.values, (-1, -1), jnp.float32) - common)
+        if softcap:
+            # Of hidden keys, no weight is left; their scores would overflow.
+            of_scores *= 1.0 - jnp.square(jnp.maximum(scores / softcap, -1.0))
+        of_scores, weights = of_scores.astype(queries.dtype), weights.astype(queries.dtype)
+        of_queries += _product(of_scores, block.keys, (-1, -2), jnp.float32)
+        of_keys = _sum_over_queries(queries, of_scores, block)
+        of_blocks.append(KeyBlock(of_keys, _sum_over_queries(towards, weights, block), None, None))
+    of_queries = _tokens_first(of_queries).reshape(rows.queries.shape).astype(rows.queries.dtype)
+    return _Rows(of_queries, None, None, None), of_blocks, None
+
+
+_values_of.defvjp(_forwards, _backwards)
+
+
+def _look(
+    rows: _Rows, blocks: Sequence[KeyBlock], reach, softcap: float
+) -> tuple[Attended, Float[Array, "B K G n T 1"]]:
+    """What a chunk of queries sees, and log Σ exp of the scores of each; 0 where all keys are hidden."""
+    batch, group, length, heads, _ = rows.queries.shape
+    kv_heads = blocks[0].keys.shape[1]
+    queries = _by_kv_head(rows.queries, kv_heads)
+    scores = [_scores(queries, rows, block, reach, softcap) for block in blocks]
     peak = jax.lax.stop_gradient(jnp.max(jnp.stack([s.max(axis=-1) for s in scores]), axis=0))[..., None]
     weights = [jnp.exp(s - peak) for s in scores]
     total = sum(w.sum(axis=-1, keepdims=True) for w in weights)
     # Normalising the output costs H per query; normalising the weights would cost S.
-    values = sum(_weighted_values(w, block) for w, block in zip(weights, blocks, strict=True))
-    values = (
-        (values / _tokens_first(total)).reshape(batch, group, length, heads, dim).astype(rows.queries.dtype)
+    values = sum(
+        _product(w.astype(block.values.dtype), block.values, (-1, -2), jnp.float32)
+        for w, block in zip(weights, blocks, strict=True)
     )
+    values = _tokens_first(values / total).reshape(rows.queries.shape).astype(rows.queries.dtype)
 
     mass = received = None
     for block, weight in zip(blocks, weights, strict=True):
         if block.regions is None:
             continue
-        mass = jnp.einsum("bgknts,bsm->bgtknm", weight, block.regions) / _tokens_first(total)
-        mass = mass.reshape(batch, group, length, heads, -1)
-        per_query = rows.weights[:, :, None, None, :] / total[..., 0]
-        received = jnp.einsum("bgknts,bgknt->bskn", weight, per_query).reshape(batch, -1, heads)
-    return Attended(values, mass, received)
+        mass = jnp.einsum("bkgnts,bsm->bkgntm", weight, block.regions) / total
+        mass = _tokens_first(mass).reshape(batch, group, length, heads, -1)
+        per_query = rows.weights[:, None, :, None, :] / total[..., 0]
+        received = jnp.einsum("bkgnts,bkgnt->bskn", weight, per_query).reshape(batch, -1, heads)
+    normaliser = jnp.where(peak > _HIDDEN, peak + jnp.log(total), 0.0)
+    return Attended(values, mass, received), normaliser
 
 
-def _tokens_first(array: Float[Array, "B G K n T one"]) -> Float[Array, "B G T K n one"]:
-    return jnp.moveaxis(array, 4, 2)
-
-
-def _scores(grouped: _Rows, block: KeyBlock, softcap: float, reach) -> Float[Array, "B G K n T S"]:
-    shared = block.order.ndim == 2
-    pattern = "bgtknh,bskh->bgknts" if shared else "bgtknh,bgskh->bgknts"
-    scores = jnp.einsum(pattern, grouped.queries, block.keys, preferred_element_type=jnp.float32)
+def _scores(
+    queries: Float[Array, "B K G n T H"], rows: _Rows, block: KeyBlock, reach, softcap: float
+) -> Float[Array, "B K G n T S"]:
+    scores = _product(queries, block.keys, (-1, -1), jnp.float32)
     if softcap:
         scores = jnp.tanh(scores / softcap) * softcap
+    shared = block.order.ndim == 2
 
     def per_query(x: Array) -> Array:
         """[B, 1 or G, 1, S]: every query of a row, and of a group if shared, meets the same keys."""
         return x[:, None, None] if shared else x[:, :, None]
 
-    visible = (per_query(block.order) <= grouped.order[..., None]) & per_query(block.valid)
-    if grouped.places is not None:
-        visible &= jnp.abs(grouped.places[..., None] - per_query(block.places)) < reach
-    return jnp.where(visible[:, :, None, None], scores, _HIDDEN)
+    visible = (per_query(block.order) <= rows.order[..., None]) & per_query(block.valid)
+    if rows.places is not None:
+        visible &= jnp.abs(rows.places[..., None] - per_query(block.places)) < reach
+    return jnp.where(visible[:, None, :, None], scores, _HIDDEN)
 
 
-def _weighted_values(weights, block) -> Float[Array, "B G T K n H"]:
-    pattern = "bgknts,bskh->bgtknh" if block.order.ndim == 2 else "bgknts,bgskh->bgtknh"
-    weights = weights.astype(block.values.dtype)
-    return jnp.einsum(pattern, weights, block.values, preferred_element_type=jnp.float32)
+def _product(
+    rows: Float[Array, "B K G n T X"], keys: Float[Array, "B K *G S H"], over: tuple[int, int], dtype
+) -> Float[Array, "B K G n T Y"]:
+    """Rows times keys or values, over one axis of each; all rows that meet the same keys are one matrix."""
+    return _dot(_matrix(rows, keys.ndim), keys, over, dtype).reshape(*rows.shape[:-1], -1)
+
+
+def _sum_over_queries(
+    rows: Float[Array, "B K G n T H"], scores: Float[Array, "B K G n T S"], block: KeyBlock
+) -> Float[Array, "B K *G S H"]:
+    """What all queries say to each key.
+
+    The scores are the second factor: as the first, XLA on CPU would turn them around, which takes longer than the
+    product.
+    """
+    ndim = block.keys.ndim
+    return _dot(_matrix(rows, ndim), _matrix(scores, ndim), (-2, -2), block.keys.dtype).swapaxes(-1, -2)
+
+
+def _dot(left: Array, right: Array, over: tuple[int, int], dtype) -> Array:
+    """The product over one axis of each, the leading axes going along."""
+    leading = tuple(range(left.ndim - 2))
+    axes = tuple((axis % left.ndim,) for axis in over)
+    return jax.lax.dot_general(left, right, (axes, (leading, leading)), preferred_element_type=dtype)
+
+
+def _matrix(rows: Float[Array, "B K G n T X"], ndim: int) -> Float[Array, "B K *G rows X"]:
+    return rows.reshape(*rows.shape[: ndim - 2], -1, rows.shape[-1])
+
+
+def _heads_first(keys: Float[Array, "B *G S K H"]) -> Float[Array, "B K *G S H"]:
+    return jnp.moveaxis(keys, -2, 1)
+
+
+def _by_kv_head(rows: Float[Array, "B G T N H"], kv_heads: int) -> Float[Array, "B K G n T H"]:
+    grouped = rows.reshape(*rows.shape[:3], kv_heads, -1, rows.shape[-1])
+    return grouped.transpose(0, 3, 1, 4, 2, 5)
+
+
+def _tokens_first(array: Float[Array, "B K G n T X"]) -> Float[Array, "B G T K n X"]:
+    return array.transpose(0, 2, 4, 1, 3, 5)

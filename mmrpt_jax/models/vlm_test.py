@@ -168,7 +168,7 @@ def test_shared_prompts_learn_as_flat_sequences(config, batch):
     # No parameter is left out, the vision tower's least of all.
     assert all(np.abs(gradient).max() > 1e-4 for gradient in jax.tree.leaves(flat_gradients))
     jax.tree.map(
-        functools.partial(np.testing.assert_allclose, rtol=2e-4, atol=2e-5), gradients, flat_gradients
+        functools.partial(np.testing.assert_allclose, rtol=2e-4, atol=4e-5), gradients, flat_gradients
     )
 
 

@@ -78,7 +78,7 @@ def make_rollout(
         def advance(loop: _Loop) -> _Loop:
             draw = jax.random.fold_in(key, loop.step)
             noise = jax.random.gumbel(draw, loop.scores.shape) if temperature else 0.0
-            ids = jnp.argmax(loop.scores + noise, axis=-1).astype(jnp.int32)
+            ids = _largest(loop.scores + noise)
             chosen = jnp.take_along_axis(jax.nn.log_softmax(loop.scores), ids[..., None], axis=-1)[..., 0]
             alive = ~loop.done
             ended = jnp.isin(ids, ends)
@@ -98,6 +98,13 @@ def make_rollout(
         return jax.lax.while_loop(unfinished, advance, start).rollout
 
     return rollout
+
+
+def _largest(scores: Float[Array, "*E V"]) -> Int[Array, "*E"]:
+    """The first id of the largest score: two reductions, since `argmax` is one of pairs, which CPUs do one by one."""
+    ids = jax.lax.broadcasted_iota(jnp.int32, scores.shape, scores.ndim - 1)
+    last = scores.shape[-1] - 1
+    return jnp.min(jnp.where(scores == scores.max(axis=-1, keepdims=True), ids, last), axis=-1)
 
 
 def _start(first, state, config, group_size, max_tokens) -> _Loop:
