@@ -16,8 +16,6 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from mmrpt_jax.models import abstract_parameters
-from mmrpt_jax.models.sharding import make_mesh
 from mmrpt_jax.stages.checks import ConfigError
 from mmrpt_jax.stages.methods import method_of
 from mmrpt_jax.stages.placement import describe_placement
@@ -85,11 +83,7 @@ def _compile_for(topology: str) -> int:
     method.check(config, found.devices)
     model = method.model(config, config.tokenizer.vocab_size)
     build = functools.partial(method.programs, config, model)
-    print(
-        describe_placement(
-            abstract_parameters(model, make_mesh(**config.mesh.to_dict(), devices=found.devices))
-        )
-    )
+    print(describe_placement(config, model, found.devices))
     rows = measure_programs(build, found, config.mesh.to_dict())
     print(describe_rows(rows, found, title=config.title))
     return 0 if all(row["fits"] for row in rows) else 1
@@ -104,12 +98,21 @@ def _join_processes() -> None:
     told = (_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     if all(value is None for value in told) and not _DISTRIBUTED.value:
         return
-    if any(value is None for value in told) and not _DISTRIBUTED.value:
-        raise ConfigError("--coordinator, --num_processes and --process_id belong together: give all three")
-    try:
-        start_processes(*told)
-    except ValueError as error:
-        raise ConfigError(f"--distributed: nothing here tells of other processes ({error})") from error
+    if any(value is None for value in told):
+        if any(value is not None for value in told):
+            raise ConfigError(
+                "--coordinator, --num_processes and --process_id belong together: give all three"
+            )
+        try:
+            return start_processes()
+        except ValueError as error:
+            raise ConfigError(f"--distributed: nothing here tells of other processes ({error})") from error
+    address, count, number = told
+    if not re.fullmatch(r".+:\d+", address):
+        raise ConfigError(f"--coordinator={address} is no address: say host:port of the first process")
+    if not 0 <= number < count:
+        raise ConfigError(f"--process_id={number} is none of --num_processes={count}: they count from 0")
+    return start_processes(address, count, number)
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -141,6 +144,10 @@ def run() -> None:
         app.run(main, flags_parser=parse_flags)
     except StoppedError as stopped:
         print(stopped)
+    except KeyboardInterrupt:
+        if jax.distributed.is_initialized():
+            leave(130)
+        raise
     except (ConfigError, DamagedCheckpointError) as error:
         _refuse(str(error))
     except Exception as error:

@@ -27,6 +27,10 @@ def launch(*arguments):
         ([CONFIG], "--workdir=<folder>"),
         ([CONFIG, "--workdir=x", "--config.rl.loss.variant=grpa"], "did you mean 'grpo'?"),
         ([CONFIG, "--topology=v5e:2x2"], "say --dry_run as well"),
+        ([CONFIG, "--coordinator=localhost:1234"], "belong together: give all three"),
+        ([CONFIG, "--coordinator=localhost", "--num_processes=2", "--process_id=0"], "say host:port"),
+        ([CONFIG, "--coordinator=localhost:1", "--num_processes=2", "--process_id=2"], "they count from 0"),
+        ([CONFIG, "--distributed"], "nothing here tells of other processes"),
         ([CONFIG, "--dry_run", "--topology=v9:2x2"], "begins with its generation, v5e, v5p, v6e, tpu7x"),
         (
             [CONFIG, "--workdir=x", "--config.init.weights=nowhere.safetensors"],

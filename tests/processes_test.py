@@ -98,6 +98,7 @@ def test_rows_come_together_in_the_order_of_the_batch(mesh, seen):
         assert found["whole"] == [[4 * row, 4 * row + 2] for row in range(8)]
         assert found["gathered"] == [10 * row for row in range(8)]
         assert found["most"] == 4
+        assert found["locally"] == [row**2 for row in share][: seen.index(process) + 1]
 
 
 def said_in(folder, number):

@@ -40,8 +40,15 @@ def main(number: int, coordinator: str | None = None) -> None:
             "whole": Whole(share.mesh).read(doubled).tolist(),
             "gathered": share.gather(rows * 10).tolist(),
             "most": share.most(number + 3),
+            "locally": _locally(share, rows),
         }
     print(json.dumps(found))
+
+
+def _locally(share: Share, rows: np.ndarray) -> list[int]:
+    """What a reward might compute, in the place where rewards are asked: its rows squared, of each process's number."""
+    with jax.set_mesh(share.mesh), share.locally():
+        return np.asarray(jax.jit(lambda x: x**2)(rows[: jax.process_index() + 1])).tolist()
 
 
 def patches(rows: np.ndarray, count: int) -> ImagePatches:

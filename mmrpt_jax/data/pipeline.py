@@ -32,7 +32,7 @@ def make_dataset(
 
     Args:
         source: random-access examples.
-        seed: seeds the order and the random transform; the same on all shards.
+        seed: seeds the order and the random transform; the same in all processes.
         batch_size: examples in a batch.
         transform: example -> example, on Grain's reader threads; a `grain.transforms.RandomMap` also receives
             a NumPy generator that depends on (seed, global position) alone. Its results are mappings, see
@@ -41,7 +41,8 @@ def make_dataset(
         repeat: endless epochs; otherwise one epoch, whose last batch may be smaller.
         note: is told of records that cannot be used, on the reader threads.
         rows: which examples of each batch to make, for example `training.processes.Share.rows(batch_size)`; the others
-            are never read. All of them if None. Without `repeat`, the last batch is left out if it is smaller.
+            are never read. Rising; all of them if None. Without `repeat`, a last batch that is smaller has no such
+            rows, and is left out.
 
     Raises:
         ValueError: `source` is empty, or the batch size or the rows are out of range.

@@ -96,7 +96,7 @@ def attend(
         scale: factor on scores; None: 1/sqrt(H).
         softcap: c in c·tanh(score/c), which keeps scores between −c and c; 0: none.
         query_weights: weight of each query in `received`, 0 for padding; needed when a block names regions.
-        query_chunk: queries of a whole group in a chunk, at most, but for one of each branch.
+        query_chunk: queries of a branch in a chunk, at most.
 
     Raises:
         ValueError: a block names regions, but there are no `query_weights`; or queries have places, and a block has
@@ -116,7 +116,7 @@ def attend(
         look = jax.checkpoint(lambda rows: _look(rows, blocks, reach, softcap)[0])
     else:
         look = lambda rows: Attended(_values_of(rows, blocks, reach, softcap), None, None)  # noqa: E731
-    steps = -(-length // max(query_chunk // queries.shape[1], 1))
+    steps = -(-length // query_chunk)
     if steps == 1:
         return look(rows)
 

@@ -152,6 +152,55 @@ def test_mass_over_a_partition_of_all_keys_is_one(branches, regions):
     np.testing.assert_allclose(seen.received.sum(1), G * T, rtol=1e-6)
 
 
+@pytest.mark.parametrize("softcap", [0.0, 2.0])
+@pytest.mark.parametrize("reach", [None, 3])
+def test_gradients_are_slopes(softcap, reach, branches):
+    """Along directions in queries, keys and values, by differences of the float64 softmax; chunks of two queries."""
+    queries, order, blocks = branches
+    rng = np.random.default_rng(7)
+    probe = normal(rng, *queries.shape)
+    # Where all keys are hidden, the reference has no average.
+    probe[~np.isin(np.arange(T), [0]) & ~blocks[1].valid] = 0.0
+    places = order if reach else None
+    near = [block._replace(places=block.order) for block in blocks]
+
+    def filled(arrays):
+        pairs = zip(near, arrays[1::2], arrays[2::2], strict=True)
+        return [block._replace(keys=keys, values=values) for block, keys, values in pairs]
+
+    @jax.jit
+    @jax.grad
+    def slopes(arrays, reach):
+        seen = attend(
+            arrays[0],
+            order,
+            filled(arrays),
+            places=places,
+            reach=reach,
+            softcap=softcap,
+            query_chunk=2,
+        )
+        return jnp.sum(probe * seen.values)
+
+    def along(arrays):
+        values, _ = dense(arrays[0], order, filled(arrays), places, reach, softcap=softcap)
+        return np.sum(probe * values)
+
+    arrays = [queries, *(array for block in blocks for array in (block.keys, block.values))]
+    found = slopes(arrays, FAR if reach is None else reach)
+    for number, gradient in enumerate(found):
+        direction = [np.zeros(array.shape) for array in arrays]
+        direction[number] = rng.normal(size=arrays[number].shape)
+        moved = [
+            along([array + sign * 1e-5 * step for array, step in zip(arrays, direction, strict=True)])
+            for sign in (1, -1)
+        ]
+        slope = (moved[0] - moved[1]) / 2e-5
+        scale = np.linalg.norm(gradient) * np.linalg.norm(direction[number])
+        assert scale > 1.0
+        np.testing.assert_allclose(np.sum(gradient * direction[number]), slope, atol=1e-5 * scale)
+
+
 @pytest.mark.parametrize("case", ["branches", "patches"])
 def test_chunked_gradients_equal_unchunked_ones(case, request):
     queries, order, blocks = request.getfixturevalue(case)

@@ -8,10 +8,10 @@ import jax
 from mmrpt_jax.models.initialise import Config, abstract_boxes
 from mmrpt_jax.models.sharding import SAMPLING_RULES, parameter_shardings, present_mesh
 
-R = TypeVar("R")
+Sampled = TypeVar("Sampled")
 
 
-def with_gathered_weights(rollout: Callable[..., R], config: Config) -> Callable[..., R]:
+def with_gathered_weights(rollout: Callable[..., Sampled], config: Config) -> Callable[..., Sampled]:
     """`rollout(params, ...)`, to be jitted, by weights that are split over `tensor` alone.
 
     Tokens come one by one, and each would have to fetch, or add up over, what `fsdp` has split. Here it is fetched
@@ -22,7 +22,7 @@ def with_gathered_weights(rollout: Callable[..., R], config: Config) -> Callable
         config: the model of `params`.
     """
 
-    def gathered(params, *inputs) -> R:
+    def gathered(params, *inputs) -> Sampled:
         mesh = present_mesh()
         if mesh is not None:
             layout = parameter_shardings(abstract_boxes(config), mesh, SAMPLING_RULES)

@@ -62,19 +62,27 @@ def make_mesh(
 def device_grid(sizes: Sequence[int], devices: Sequence[Any]) -> np.ndarray:
     """Devices in the order of a mesh: neighbours where the axes talk most.
 
-    Several slices of a TPU, joined by a slow network, divide the `data` axis among them, which talks once per step;
-    `fsdp` and `tensor` stay inside a slice.
+    Several slices of a TPU, or nodes of GPUs, joined by a slower network, divide the `data` axis among them, which
+    talks once per step; `fsdp` and `tensor` stay inside. Where `data` does not divide, GPUs come node by node.
 
     Raises:
-        ValueError: the `data` axis does not divide into the slices.
+        ValueError: the `data` axis does not divide into the slices of TPUs.
     """
-    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    slices = len({_slice_of(device) for device in devices})
     if slices == 1:
         return mesh_utils.create_device_mesh(tuple(sizes), devices)
     data, *rest = sizes
-    if data % slices:
+    if data % slices == 0:
+        return mesh_utils.create_hybrid_device_mesh((data // slices, *rest), (slices, 1, 1), devices)
+    if devices[0].platform == "tpu":
         raise ValueError(f"data={data} does not divide into the {slices} slices that the devices belong to")
-    return mesh_utils.create_hybrid_device_mesh((data // slices, *rest), (slices, 1, 1), devices)
+    in_turn = sorted(devices, key=lambda device: (_slice_of(device), device.id))
+    return np.asarray(in_turn, dtype=object).reshape(sizes)
+
+
+def _slice_of(device: Any) -> int:
+    """XLA numbers the slices of a TPU so, and the nodes of GPUs."""
+    return getattr(device, "slice_index", 0)
 
 
 def parameter_shardings(boxed, mesh: Mesh | AbstractMesh, rules: Mapping[str, str | None] = RULES):

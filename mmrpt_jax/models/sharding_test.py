@@ -178,5 +178,11 @@ def test_slices_divide_the_data_axis_and_nothing_else():
         [1, 1],
     ]
     assert {device.id for device in grid.ravel()} == set(range(8))
+    on_tpus = [dataclasses.replace(device, platform="tpu") for device in devices]
     with pytest.raises(ValueError, match="data=1 does not divide into the 2 slices"):
-        device_grid((1, 8, 1), devices)
+        device_grid((1, 8, 1), on_tpus)
+
+
+def test_weights_may_be_split_over_nodes_of_gpus():
+    devices = [FakeDevice(number, slice_index=number % 2) for number in range(8)]
+    assert [device.id for device in device_grid((1, 8, 1), devices).ravel()] == [0, 2, 4, 6, 1, 3, 5, 7]

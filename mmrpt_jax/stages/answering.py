@@ -14,7 +14,7 @@ from mmrpt_jax.objectives import VARIANTS
 from mmrpt_jax.reporting.completions import CompletionsWriter
 from mmrpt_jax.sampling import Rollout, make_rollout
 from mmrpt_jax.stages.run import Run
-from mmrpt_jax.stages.trained import sampling_weights
+from mmrpt_jax.stages.trained import sampling_as_configured
 from mmrpt_jax.training.answers import JudgedAnswers
 
 
@@ -32,7 +32,7 @@ def answer_rollout(run: Run, cfg: ConfigDict) -> Callable[..., Rollout]:
         end_ids=run.tokenizer.stop_ids,
         **scoring(run, cfg),
     )
-    return jax.jit(sampling_weights(run.config, run.model, rollout))
+    return jax.jit(sampling_as_configured(run.config, run.model, rollout))
 
 
 def advantage_scale(cfg: ConfigDict) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mmrpt_jax.data.sidecar import FieldType, write_sidecar
-from mmrpt_jax.training.processes import agreed, by_writer, is_writer, wait_for_all
+from mmrpt_jax.training.processes import agreed, by_writer, demand_same, is_writer
 
 
 def is_complete(directory: Path) -> bool:
@@ -47,7 +47,7 @@ def write_rows(
         count = write_sidecar(directory, name, {"train": rows}, fields=fields)["train"]
     else:
         count = sum(1 for _ in rows)
-    wait_for_all(f"rows of {name}")
+    demand_same(count, f"numbers of {name}")
     return count
 
 

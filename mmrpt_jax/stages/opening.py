@@ -27,6 +27,7 @@ from mmrpt_jax.models.linear_autoencoder import (
 from mmrpt_jax.stages.published import open_published
 from mmrpt_jax.stages.published_unified import PublishedUnified
 from mmrpt_jax.stages.trained import with_training
+from mmrpt_jax.training.processes import agreed, by_writer
 
 _TOKENIZER_CORPUS = 2000
 # What a linear autoencoder is fitted to.
@@ -130,15 +131,21 @@ def open_autoencoder(config: ConfigDict, workdir: Path) -> Autoencoder:
         path = config.init.autoencoder
         return read_autoencoder(Path(path)) if path else _drawing_checkpoint(config).autoencoder()
     path = workdir / "autoencoder.safetensors"
-    if not path.exists():
-        if config.init.autoencoder:
-            coder = load_linear_autoencoder(config.init.autoencoder)
-        else:
-            coder = fit_linear_autoencoder(
-                _pictures(config), downsample=latent.downsample, channels=latent.channels
-            )
-        save_linear_autoencoder(path, coder)
+    if not agreed(path.exists()):
+        by_writer(_keep_linear_autoencoder, config, path)
     return load_linear_autoencoder(path)
+
+
+def _keep_linear_autoencoder(config: ConfigDict, path: Path) -> None:
+    """Made once, by one process: a fit on another machine may have other signs."""
+    latent = config.latent
+    if config.init.autoencoder:
+        coder = load_linear_autoencoder(config.init.autoencoder)
+    else:
+        coder = fit_linear_autoencoder(
+            _pictures(config), downsample=latent.downsample, channels=latent.channels
+        )
+    save_linear_autoencoder(path, coder)
 
 
 def _pictures(config: ConfigDict) -> np.ndarray:

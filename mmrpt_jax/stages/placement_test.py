@@ -1,10 +1,11 @@
-from mmrpt_jax.models import abstract_parameters
-from mmrpt_jax.models.sharding import make_mesh
+from ml_collections import ConfigDict
+
 from mmrpt_jax.stages.placement import describe_placement
 
 
 def test_bytes_are_those_of_a_device(tiny_model):
-    lines = describe_placement(abstract_parameters(tiny_model, make_mesh(2, 2, 2))).splitlines()
+    config = ConfigDict({"mesh": {"data": 2, "fsdp": 2, "tensor": 2}})
+    lines = describe_placement(config, tiny_model).splitlines()
     rows = {line.split()[0]: line for line in lines}
     vocabulary, width = tiny_model.vocab_size, tiny_model.decoder.width
     # Split over `tensor` and `fsdp`, of two devices each; float32.

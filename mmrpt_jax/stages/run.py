@@ -34,8 +34,16 @@ from mmrpt_jax.stages.opening import open_autoencoder, open_source
 from mmrpt_jax.stages.published import open_published
 from mmrpt_jax.stages.trained import what_trains
 from mmrpt_jax.training.metrics import MetricWriter
-from mmrpt_jax.training.processes import Share, Whole, agreed, by_writer, fetch, is_writer
-from mmrpt_jax.training.stopping import NEVER, StopRequest
+from mmrpt_jax.training.processes import (
+    Share,
+    Whole,
+    agreed,
+    by_writer,
+    demand_same,
+    fetch_to_writer,
+    is_writer,
+)
+from mmrpt_jax.training.stopping import NEVER, StoppedError, StopRequest
 
 # Orders in which a run reads data.
 STREAMS = ("caption", "supervised", "policy", "infill", "caption_control", "infill_control", "finetune")
@@ -121,6 +129,7 @@ class Run:
             kept, left = keep_captions(open_source(self.config, captions=1), misfit, self.damage.note)
         except ValueError as error:
             raise ConfigError(f"{self.config.data.path}: {error}") from error
+        demand_same(len(kept), "numbers of usable captions")
         if left:
             self.log(f"   left out: {describe(left)}")
         return kept
@@ -163,7 +172,8 @@ class Run:
 
     def save(self, path: Path, params: Any) -> None:
         """Writes what trains of the parameters, in the types that they have; the rest is where the run began."""
-        by_writer(save_weights, path, fetch(params if self.trains is None else split(params, self.trains)[0]))
+        trained = params if self.trains is None else split(params, self.trains)[0]
+        by_writer(save_weights, path, fetch_to_writer(trained))
 
     def weights(self, path: Path) -> Any:
         """Parameters of which `save` wrote what trains, placed on the mesh."""
@@ -249,7 +259,14 @@ class Run:
         return Damage()
 
     def timed(self, name: str, stage: Callable[[], Any]) -> None:
-        """Runs a stage, and tells the user its name and how long it took."""
+        """Runs a stage, and tells the user its name and how long it took.
+
+        Raises:
+            StoppedError: the run was asked to stop.
+        """
+        # Of several processes, none is interrupted elsewhere than between steps and stages.
+        if self.stop.heard():
+            raise StoppedError("stopped; the same command goes on from the last stage that is complete")
         self.log(f"── {name}")
         start = time.monotonic()
         try:

@@ -14,13 +14,13 @@ from mmrpt_jax.models.lora import PROJECTION_PATHS, adapt, is_adapter
 from mmrpt_jax.models.paths import check_pattern, matches, paths_of, split
 from mmrpt_jax.stages.checks import ConfigError, at_least, one_of
 
-R = TypeVar("R")
+Sampled = TypeVar("Sampled")
 
 
-def sampling_weights(
-    config: ConfigDict, model: VLMConfig | UnifiedConfig, rollout: Callable[..., R]
-) -> Callable[..., R]:
-    """`rollout(params, ...)` by weights that are fetched once, if the config asks for it."""
+def sampling_as_configured(
+    config: ConfigDict, model: VLMConfig | UnifiedConfig, rollout: Callable[..., Sampled]
+) -> Callable[..., Sampled]:
+    """The rollout, or, if the config asks for it, the same by weights that are fetched once."""
     return with_gathered_weights(rollout, model) if config.train.gather_to_sample else rollout
 
 

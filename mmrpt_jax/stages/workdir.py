@@ -18,7 +18,7 @@ from mmrpt_jax.stages.completion import write_whole
 from mmrpt_jax.stages.opening import open_processor
 from mmrpt_jax.stages.run import Run
 from mmrpt_jax.training.metrics import MetricWriter
-from mmrpt_jax.training.processes import by_writer, for_writer, writer_first
+from mmrpt_jax.training.processes import agreed, by_writer, for_writer, writer_first
 from mmrpt_jax.training.stopping import NEVER, StopRequest
 
 # What may differ between two starts in one folder: what is told and kept, which parts run, and on what.
@@ -134,7 +134,7 @@ def check_same_beginning(config: ConfigDict, workdir: Path) -> None:
     if not config.init.hf:
         return
     path, found = workdir / "begun_with.json", fingerprint(resolve_checkpoint(config.init.hf))
-    if not path.exists():
+    if not agreed(path.exists()):
         by_writer(write_whole, path, json.dumps({"hf": config.init.hf, "fingerprint": found}, indent=2))
     elif json.loads(path.read_text())["fingerprint"] != found:
         raise ConfigError(

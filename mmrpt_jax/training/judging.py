@@ -116,9 +116,11 @@ def judge_groups(
         What all groups of the batch earned, those of other processes included.
     """
     size = len(completions) // len(prompts)
-    earned = score(
-        rewards, prompts=per_member(prompts, size), completions=completions, columns=columns, gate=gate
-    )
+    # A reward may compute with JAX.
+    with share.locally():
+        earned = score(
+            rewards, prompts=per_member(prompts, size), completions=completions, columns=columns, gate=gate
+        )
     table = _by_group(earned, size, share.gather)
     values = np.stack([part.reshape(-1, size) for part in table.parts.values()], axis=-1)
     weights = np.array([weight for _, weight in rewards.values()], np.float32)

@@ -33,9 +33,10 @@ def start_processes(
 
     What is None is told by the surroundings: TPU metadata, SLURM, Open MPI or Kubernetes.
 
+    Where the others do not come, JAX ends the process.
+
     Raises:
         ValueError: it is not told.
-        RuntimeError: the others did not come.
     """
     jax.distributed.initialize(
         coordinator, num_processes, process_id, heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT_S
@@ -55,11 +56,15 @@ def leave_failed(error: Exception) -> NoReturn:
     """Ends one of several processes that failed with exit code 1, and says why."""
     traceback.print_exception(error)
     if isinstance(error, jax.errors.JaxRuntimeError):
-        print(
-            f"error: process {jax.process_index()} of {jax.process_count()} could not go on: another process of the "
-            "run is gone, or a device failed. Start the same command again everywhere: it goes on where it was saved.",
-            file=sys.stderr,
+        full = "RESOURCE_EXHAUSTED" in str(error)
+        why = (
+            "there is not enough memory. Make batches smaller, or split weights over more devices (config.mesh.fsdp)."
+            if full
+            else "another process of the run is gone, or a device failed. Start the same command again everywhere: it "
+            "goes on where it was saved."
         )
+        which = f"process {jax.process_index()} of {jax.process_count()}"
+        print(f"error: {which} could not go on: {why}", file=sys.stderr)
     leave(1)
 
 
@@ -110,12 +115,33 @@ def for_writer(make: Callable[..., Any], *args: Any, **options: Any) -> Any:
 
 def fetch(tree: Any) -> Any:
     """Arrays as NumPy arrays, whole, on every process, wherever their parts live; all processes take part."""
+    return jax.tree.map(_whole, tree)
 
-    def whole(array: Any) -> np.ndarray:
-        spread = isinstance(array, jax.Array) and not array.is_fully_addressable
-        return multihost_utils.process_allgather(array, tiled=True) if spread else np.asarray(array)
 
-    return jax.tree.map(whole, tree)
+def fetch_to_writer(tree: Any) -> Any:
+    """As `fetch`, but what writes alone keeps them; elsewhere there is None for each."""
+
+    def kept(array: Any) -> np.ndarray | None:
+        found = _whole(array)
+        return found if is_writer() else None
+
+    return jax.tree.map(kept, tree)
+
+
+def demand_same(number: int, what: str) -> None:
+    """Ends a run whose processes found different data, before they compute as if it were one.
+
+    Raises:
+        RuntimeError: they did.
+    """
+    found = multihost_utils.process_allgather(np.int32(number)).ravel().tolist()
+    if len(set(found)) > 1:
+        raise RuntimeError(f"processes found different {what}, {found}: give all of them the same data")
+
+
+def _whole(array: Any) -> np.ndarray:
+    spread = isinstance(array, jax.Array) and not array.is_fully_addressable
+    return multihost_utils.process_allgather(array, tiled=True) if spread else np.asarray(array)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +156,7 @@ class Whole:
 
     mesh: Mesh | None = None
 
-    def rows(self, size: int) -> Int[np.ndarray, "rows"]:
+    def rows(self, size: int) -> Int[np.ndarray, " rows"]:
         """Numbers of the rows of a batch of `size` that this process has, rising."""
         return np.arange(size)
 
@@ -152,7 +178,7 @@ class Whole:
 class Share(Whole):
     """Batches of which every process has its own rows: those that its devices hold."""
 
-    def rows(self, size: int) -> Int[np.ndarray, "rows"]:
+    def rows(self, size: int) -> Int[np.ndarray, " rows"]:
         """As `Whole.rows`; processes whose devices hold the same rows, split by `tensor` alone, have the same."""
         if self.mesh is None:
             return np.arange(size)
@@ -182,6 +208,10 @@ class Share(Whole):
     def most(self, number: int) -> int:
         """As `Whole.most`."""
         return number if jax.process_count() == 1 else int(_largest(np.array([number], np.int32))[0])
+
+    def locally(self) -> contextlib.AbstractContextManager[Any]:
+        """Inside, what JAX computes of own rows is this process's affair, and no program of the whole mesh."""
+        return jax.set_mesh(None) if jax.process_count() > 1 else contextlib.nullcontext()
 
     def gather(self, rows: Any) -> Any:
         """All rows of small NumPy arrays, in the order of the batch, of those that the processes have."""

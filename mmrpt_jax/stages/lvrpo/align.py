@@ -23,7 +23,7 @@ from mmrpt_jax.stages.lvrpo.arms import Arm, algorithm_of, needs_reference, rewa
 from mmrpt_jax.stages.lvrpo.examples import prompts_to_draw, questions_to_answer
 from mmrpt_jax.stages.lvrpo.rewards import drawing_rewards, open_encoder, self_judgement
 from mmrpt_jax.stages.run import Run, side_by_side
-from mmrpt_jax.stages.trained import sampling_weights
+from mmrpt_jax.stages.trained import sampling_as_configured
 from mmrpt_jax.training.accumulate import LossFn
 from mmrpt_jax.training.answers import Answering, collect_answers
 from mmrpt_jax.training.drawings import Drawing, JudgedImages, collect_drawings
@@ -155,7 +155,7 @@ def _drawing(run: Run, reference: Any, arm: Arm, drawings: DrawingsWriter) -> Dr
     # At the first update the present policy is the one that sampled.
     remembered = algorithm_of(run.config, arm) == "nft" and run.config.align.updates_per_rollout > 1
     return Drawing(
-        rollout=jax.jit(sampling_weights(run.config, run.model, rollout)),
+        rollout=jax.jit(sampling_as_configured(run.config, run.model, rollout)),
         # The autoencoder is an argument: compiled in, its weights would be there twice.
         decode=lambda latents: decode(coder, latents, latent),
         rewards=in_time(rewards, run.config.align.reward_timeout),

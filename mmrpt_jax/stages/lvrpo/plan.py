@@ -5,7 +5,6 @@ from ml_collections import ConfigDict
 
 from mmrpt_jax.models import abstract_parameters, count_parameters
 from mmrpt_jax.models.config import UnifiedConfig
-from mmrpt_jax.models.sharding import make_mesh
 from mmrpt_jax.stages.lvrpo.arms import ARMS
 from mmrpt_jax.stages.lvrpo.budget import arm_steps, budget_flops
 from mmrpt_jax.stages.opening import unified_config
@@ -19,7 +18,7 @@ def describe_plan(config: ConfigDict) -> str:
     params = abstract_parameters(model)
     lines = [
         str(config),
-        describe_placement(abstract_parameters(model, make_mesh(**config.mesh.to_dict()))),
+        describe_placement(config, model),
         "",
         f"parameters            {count_parameters(params):,} (before the tokenizer is trained: at most), of which "
         f"{count_parameters(params.get('generation', {})):,} draw",

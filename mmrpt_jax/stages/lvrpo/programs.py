@@ -27,7 +27,7 @@ from mmrpt_jax.stages.topology.program import (
 )
 from mmrpt_jax.stages.topology.shapes import array, branch_shapes, prompt_shapes
 from mmrpt_jax.stages.topology.texts import Texts
-from mmrpt_jax.stages.trained import sampling_weights
+from mmrpt_jax.stages.trained import sampling_as_configured
 from mmrpt_jax.training.compute import drawing_flops
 from mmrpt_jax.training.drawing import DrawingBatch
 from mmrpt_jax.training.image_policy import DrawnBatch
@@ -109,7 +109,7 @@ class _Parts:
         cfg = self.config.understanding
         prompts = cfg.prompts_per_step * cfg.oversample
         program = self.texts.sampled(prompts, cfg.group_size, self.texts.longest, **self.sharpness)
-        return program._replace(run=sampling_weights(self.config, self.model, program.run))
+        return program._replace(run=sampling_as_configured(self.config, self.model, program.run))
 
     def answer(self) -> Program:
         """Evaluation's longest texts are captions."""
@@ -123,7 +123,7 @@ class _Parts:
     def drawings(self) -> Program:
         cfg = self.config.generation
         program = self._drawing(self.sampler, cfg.prompts_per_step * cfg.oversample, cfg.group_size)
-        return program._replace(run=sampling_weights(self.config, self.model, program.run))
+        return program._replace(run=sampling_as_configured(self.config, self.model, program.run))
 
     def draw(self) -> Program:
         cfg = self.config.evaluate

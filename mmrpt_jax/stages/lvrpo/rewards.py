@@ -123,7 +123,8 @@ def _assent(run: Run, judge: Any) -> Callable[[DrawingPrompts, np.ndarray], dict
         asked = [_presence(clauses) for clauses in wanted]
         seen, prompts, ends = _flat(run.wording, images, asked)
         scores = evaluator.log_likelihoods(judge, seen, prompts, [candidates] * len(prompts))
-        sure = np.asarray(yes_probability(*np.stack(scores).T))
+        with run.share.locally():
+            sure = np.asarray(yes_probability(*np.stack(scores).T))
         return {"yes_probability": [float(part.mean()) for part in np.split(sure, ends)]}
 
     return column

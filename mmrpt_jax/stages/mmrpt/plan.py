@@ -5,7 +5,6 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from mmrpt_jax.models import VLMConfig, abstract_parameters, count_parameters
-from mmrpt_jax.models.sharding import make_mesh
 from mmrpt_jax.stages.mmrpt.arms import ARMS
 from mmrpt_jax.stages.mmrpt.budget import caption_flops, policy_flops, supervised_flops
 from mmrpt_jax.stages.mmrpt.programs import policy_update
@@ -25,7 +24,7 @@ def describe_plan(config: ConfigDict) -> str:
     shared = rl.prompts_per_step * prompt + completions * branch
     lines = [
         str(config),
-        describe_placement(abstract_parameters(model, make_mesh(**config.mesh.to_dict()))),
+        describe_placement(config, model),
         "",
         f"parameters            {count_parameters(params):,} (before the tokenizer is trained: at most)",
         describe_training(config, params),

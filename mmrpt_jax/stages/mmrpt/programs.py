@@ -16,7 +16,7 @@ from mmrpt_jax.stages.mmrpt.rewards import computes_gain
 from mmrpt_jax.stages.topology.program import Program, abstract_state, split_batch
 from mmrpt_jax.stages.topology.shapes import array, branch_shapes, image_shapes, prompt_shapes
 from mmrpt_jax.stages.topology.texts import Texts
-from mmrpt_jax.stages.trained import sampling_weights
+from mmrpt_jax.stages.trained import sampling_as_configured
 from mmrpt_jax.training.policy import PolicyBatch, make_policy_step
 from mmrpt_jax.training.scoring import make_dependency_scorer, select_layers
 from mmrpt_jax.training.state import TrainState, make_optimizer
@@ -121,7 +121,7 @@ class _Parts:
         program = self.texts.sampled(
             rl.prompts_per_step * rl.oversample, rl.group_size, self.texts.longest, **options
         )
-        return program._replace(run=sampling_weights(self.config, self.model, program.run))
+        return program._replace(run=sampling_as_configured(self.config, self.model, program.run))
 
     def answer(self) -> Program:
         return self.texts.sampled(self.config.evaluate.batch_size, 1, self.texts.longest, temperature=0.0)
