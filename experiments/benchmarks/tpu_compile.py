@@ -36,6 +36,7 @@ TOPOLOGIES = ("v5e:8x8", "v5p:4x4x4", "v6e:8x8", "tpu7x:4x4x2")
 # The programs in which a prompt has a group.
 _GROUPED = {"mmrpt": ("rollout", "update"), "lvrpo": ("answers", "drawings", "update")}
 _ALONE = {"mmrpt": ("score",), "lvrpo": ()}
+PROMPTS = ("shared", "copied")
 _COLUMNS = ("slice", "prompts", *COLUMNS, "GB of activations")
 
 
@@ -77,7 +78,13 @@ def configured(model: str, shape: Shape, *, gather: bool = False) -> tuple[Confi
 
 
 def measure(
-    model: str, topology: str, shape: Shape, programs: Sequence[str] = (), *, gather: bool = False
+    model: str,
+    topology: str,
+    shape: Shape,
+    programs: Sequence[str] = (),
+    *,
+    prompts: Sequence[str] = PROMPTS,
+    gather: bool = False,
 ) -> list[dict[str, Any]]:
     """Rows by `_COLUMNS`: every program with shared prompts, and, where prompts have groups, with copied ones.
 
@@ -86,12 +93,14 @@ def measure(
         topology: the slice.
         shape: of the step with shared prompts.
         programs: those to compile; (): all.
+        prompts: shared, copied or both.
         gather: whether rollouts fetch weights once, as with `config.train.gather_to_sample`.
     """
     found, rows = open_slice(topology), []
-    for prompts, form in (("shared", shape), ("copied", shape.copied())):
+    for how in prompts:
+        form = shape if how == "shared" else shape.copied()
         config, build = configured(model, form, gather=gather)
-        names = _GROUPED[config.method] + (_ALONE[config.method] if prompts == "shared" else ())
+        names = _GROUPED[config.method] + (_ALONE[config.method] if how == "shared" else ())
         mesh = make_mesh(**config.mesh.to_dict(), devices=found.devices)
         weights = weight_sizes(abstract_parameters(build.args[1], mesh))
         for name in [name for name in names if name in (programs or names)]:
@@ -99,8 +108,8 @@ def measure(
             other = [exchange for exchange in row.pop("exchanges") if not _is_of(weights, exchange)]
             row["GB of activations"] = exchanged_bytes(other) / 1e9
             row["largest of activations"] = max(other, key=lambda e: e.size)._asdict() if other else None
-            rows.append({"slice": topology, "prompts": prompts} | row)
-            print(f"{topology} {name}, {prompts}: {row['ms']:.0f} ms", file=sys.stderr)
+            rows.append({"slice": topology, "prompts": how} | row)
+            print(f"{topology} {name}, {how}: {row['ms']:.0f} ms", file=sys.stderr)
     return rows
 
 
@@ -146,7 +155,14 @@ def run(options: argparse.Namespace) -> str:
     shape = Shape(options.batch, options.group, options.prompt, options.answer, options.patches)
     rows = []
     for topology in options.topologies:
-        rows += measure(options.model, topology, shape, options.programs, gather=options.gather)
+        rows += measure(
+            options.model,
+            topology,
+            shape,
+            options.programs,
+            prompts=options.prompts,
+            gather=options.gather,
+        )
     title = f"{options.model}, compiler's estimates, {shape}"
     if options.out:
         write_table(options.out, rows, _COLUMNS, title=title)
@@ -158,6 +174,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--topologies", nargs="+", default=list(TOPOLOGIES), help="slices (%(default)s)")
     parser.add_argument("--model", default="qwen2_5_vl_7b", choices=PUBLISHED)
     parser.add_argument("--programs", nargs="+", default=(), help="some of them (all)")
+    parser.add_argument("--prompts", nargs="+", default=PROMPTS, choices=PROMPTS, help="(%(default)s)")
     parser.add_argument("--gather", action="store_true", help="fetch weights once per rollout, not per token")
     parser.add_argument("--batch", type=int, default=64, help="prompts of a step (%(default)s)")
     parser.add_argument("--group", type=int, default=8, help="answers per prompt (%(default)s)")
