@@ -51,6 +51,6 @@ def test_the_programs_there_are(module):
 def test_flops_by_formula_are_those_of_the_traced_function(module, name):
     program = programs_of(module)[name]
     traced = jax.jit(program.run).trace(*program.arguments)
-    # The formula leaves out what is neither attention, projection nor head, and the scores that a backward pass computes
-    # anew: one product of attention's six.
+    # The formula leaves out what is neither attention, projection nor head, and the scores that a backward pass
+    # computes anew: one product of attention's six.
     assert count_flops(traced.jaxpr.jaxpr, trips=program.trips) == pytest.approx(program.flops, rel=0.04)
