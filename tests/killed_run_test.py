@@ -10,7 +10,8 @@ import time
 
 from mmrpt_jax.reporting.jsonl import read_jsonl
 
-STEPS = 30
+# Many, since a step takes milliseconds, and a process is to be met before its last one.
+STEPS = 120
 # Seconds that a start may take before it counts as hanging.
 LONGEST = 600
 

@@ -17,8 +17,8 @@ from tests.end_to_end_test import TIMING
 
 # Seconds that two processes of a miniature may take, a survivor to end, and two processes that only talk.
 WHOLE_RUN, SURVIVAL, PRIMITIVES = 900, HEARTBEAT_TIMEOUT_S + 60, 300
-# Of a training that is stopped half-way.
-STEPS = 40
+# Of a training that is to be stopped or killed: a request takes seconds to reach all processes, a step far less.
+ENDLESS = "caption.steps=100000"
 # Sums over devices are added in another order between processes than inside one.
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
 
@@ -146,8 +146,11 @@ def steps_of(folder):
     }
 
 
-def assert_equal_steps(found, expected):
+def assert_equal_steps(found, expected, most=None):
+    """That both found the same in every step, or in every one up to `most`."""
     steps, wanted = steps_of(found), steps_of(expected)
+    if most is not None:
+        wanted = {key: values for key, values in wanted.items() if key[1] <= most}
     assert steps.keys() == wanted.keys()
     for step, values in wanted.items():
         assert steps[step].keys() == values.keys()
@@ -193,26 +196,27 @@ def test_two_processes_answer_and_draw_as_one_does(lvrpo_config, finished_lvrpo_
 
 def test_stopped_as_two_processes_and_gone_on_with_as_one_on_another_mesh(config, tmp_path, started):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    captions = (
-        "stages=('caption',)",
-        f"caption.steps={STEPS}",
-        f"compilation_cache={config.compilation_cache}",
-    )
-    finish(started(whole, *captions, processes=1), whole)
-    two = started(parts, *captions)
-    send(signal.SIGTERM, two, parts, to=1, step=7)
-    finish(two, parts)
-    for number in range(2):
-        assert "caption: stopped after step" in said_in(parts, number).read_text()
-    assert len(steps_of(parts)) < STEPS
-    finish(started(parts, *captions, "mesh.data=2", "mesh.fsdp=4", processes=1), parts)
-    assert_equal_steps(parts, whole)
+    captions = ("stages=('caption',)", ENDLESS, f"compilation_cache={config.compilation_cache}")
+
+    def train_until(step, folder, *overrides, **options):
+        processes = started(folder, *captions, *overrides, **options)
+        send(signal.SIGTERM, processes, folder, to=-1, step=step)
+        finish(processes, folder)
+        for number in range(len(processes)):
+            assert "caption: stopped after step" in said_in(folder, number).read_text()
+        return len(steps_of(folder))
+
+    together = train_until(7, parts)
+    alone = train_until(together + 7, parts, "mesh.data=2", "mesh.fsdp=4", processes=1)
+    assert alone >= together + 7
+    train_until(alone, whole, processes=1)
+    assert_equal_steps(parts, whole, most=alone)
 
 
 @pytest.mark.parametrize("victim", [1, 0])
 def test_a_process_whose_companion_is_killed_ends_and_says_why(victim, config, tmp_path, started):
     folder, cache = tmp_path / "orphaned", f"compilation_cache={config.compilation_cache}"
-    processes = started(folder, "stages=('caption',)", "caption.steps=100000", cache)
+    processes = started(folder, "stages=('caption',)", ENDLESS, cache)
     send(signal.SIGKILL, processes, folder, to=victim, step=3)
     survivor = 1 - victim
     assert processes[survivor].wait(timeout=SURVIVAL) != 0
