@@ -108,7 +108,7 @@ def _train() -> dict[str, Any]:
         # Whether a rollout fetches what `fsdp` splits of the weights once, instead of for every token: faster, for the
         # memory of a device's part of `tensor` of all weights.
         "gather_to_sample": False,
-        "remat": False,  # recompute layers in the backward pass instead of storing what they computed
+        "remat": False,  # recompute layers in the backward pass, all but attention, instead of storing them
         # Of rank 0 there are no adapters; otherwise they alone train.
         "lora": {"rank": 0, "alpha": 16.0, "targets": ("decoder/layers/(query|value)",)},
     }

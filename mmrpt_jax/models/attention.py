@@ -10,62 +10,20 @@ lie `FAR` apart and more).
 """
 
 import functools
-from collections.abc import Sequence
-from typing import NamedTuple
+import itertools
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
+
+from mmrpt_jax.models.chunk_attention import Attended, KeyBlock, Rows, attended_values, look
 
 # Reach of a layer that sees everything; tokens whose places are as far apart never see each other.
 FAR = 1 << 20
-# Finite, so that a query which sees no key at all (padding) gives a uniform average instead of NaN.
-_HIDDEN = -1e30
-
-
-class KeyBlock(NamedTuple):
-    """Keys and values that queries may look at; without a G axis they are shared by the whole group.
-
-    Attributes:
-        keys: [B S K H] shared, or [B G S K H] own.
-        values: like `keys`.
-        order: [B S] or [B G S], compared with the queries' order.
-        valid: [B S] or [B G S], False for padding.
-        regions: [B S M] indicator columns of the regions whose attention mass is wanted, or None; shared
-            blocks only.
-        places: [B S] or [B G S], compared with the queries' places; needed where those are given.
-    """
-
-    keys: Float[Array, "B *G S K H"]
-    values: Float[Array, "B *G S K H"]
-    order: Int[Array, "B *G S"]
-    valid: Bool[Array, "B *G S"]
-    regions: Float[Array, "B S M"] | None = None
-    places: Int[Array, "B *G S"] | None = None
-
-
-class Attended(NamedTuple):
-    """What queries got from their keys.
-
-    Attributes:
-        values: [B G T N H].
-        mass: [B G T N M] attention mass per region, each in [0, 1], or None when no block names regions.
-        received: [B S N] mass that each key of the block with regions received, summed over weighted queries,
-            or None.
-    """
-
-    values: Float[Array, "B G T N H"]
-    mass: Float[Array, "B G T N M"] | None
-    received: Float[Array, "B S N"] | None
-
-
-class _Rows(NamedTuple):
-    """Queries, scaled, and what is known of each; arrays [B G T ...]."""
-
-    queries: Float[Array, "B G T N H"]
-    order: Int[Array, "B G T"]
-    places: Int[Array, "B G T"] | None
-    weights: Float[Array, "B G T"] | None
+# Parts of causal queries that meet keys of their own number: the more, the less is computed to be hidden (5/8 of all
+# with four), and the longer compiling takes.
+_STAIRS = 4
 
 
 def attend(
@@ -79,6 +37,7 @@ def attend(
     softcap: float = 0.0,
     query_weights: Float[Array, "B G T"] | None = None,
     query_chunk: int = 256,
+    causal: bool = False,
 ) -> Attended:
     """Softmax attention of every query over the union of the blocks' visible keys.
 
@@ -97,6 +56,8 @@ def attend(
         softcap: c in c·tanh(score/c), which keeps scores between −c and c; 0: none.
         query_weights: weight of each query in `received`, 0 for padding; needed when a block names regions.
         query_chunk: queries of a branch in a chunk, at most.
+        causal: the last block holds the keys of the queries themselves, token by token, and none sees a later one:
+            what is hidden in any case is not computed, as far as whole chunks go.
 
     Raises:
         ValueError: a block names regions, but there are no `query_weights`; or queries have places, and a block has
@@ -108,17 +69,57 @@ def attend(
     if query_weights is None and measured:
         raise ValueError("a block names regions: pass query_weights, 0 for queries that do not count")
     scaled = queries * (queries.shape[-1] ** -0.5 if scale is None else scale)
-    rows, length = _Rows(scaled, order, places, query_weights), queries.shape[2]
-    blocks = [
-        block._replace(keys=_heads_first(block.keys), values=_heads_first(block.values)) for block in blocks
-    ]
-    if measured:
-        look = jax.checkpoint(lambda rows: _look(rows, blocks, reach, softcap)[0])
-    else:
-        look = lambda rows: Attended(_values_of(rows, blocks, reach, softcap), None, None)  # noqa: E731
+    rows, length = Rows(scaled, order, places, query_weights), queries.shape[2]
+
+    def attend_to(rows: Rows, blocks: Sequence[KeyBlock]) -> Attended:
+        if measured:
+            return jax.checkpoint(lambda rows: look(rows, blocks, reach, softcap)[0])(rows)
+        return Attended(attended_values(rows, blocks, reach, softcap), None, None)
+
+    if not causal:
+        return _in_chunks(functools.partial(attend_to, blocks=blocks), rows, query_chunk)
+    *before, own = blocks
+    seen = []
+    for start, end in _stairs(length, query_chunk):
+        here = functools.partial(attend_to, blocks=[*before, _up_to(own, end)])
+        seen.append(_in_chunks(here, jax.tree.map(functools.partial(_part, start, end), rows), query_chunk))
+    return _joined(seen)
+
+
+def _stairs(length: int, chunk: int) -> list[tuple[int, int]]:
+    """(first query, last key) of runs of whole chunks: each run's queries meet no key behind its own last one."""
+    chunks = -(-length // chunk)
+    size, count = -(-length // chunks), min(chunks, _STAIRS)
+    ends = [min(size * (chunks * stair // count), length) for stair in range(count + 1)]
+    return list(itertools.pairwise(ends))
+
+
+def _part(start: int, end: int, rows: Array) -> Array:
+    return rows[:, :, start:end]
+
+
+def _up_to(block: KeyBlock, end: int) -> KeyBlock:
+    """The first keys of a block."""
+    order, valid, places = (
+        None if x is None else x[..., :end] for x in (block.order, block.valid, block.places)
+    )
+    return KeyBlock(block.keys[..., :end, :], block.values[..., :end, :], order, valid, None, places)
+
+
+def _joined(seen: Sequence[Attended]) -> Attended:
+    """What consecutive queries saw."""
+    values, mass = jax.tree.map(
+        lambda *parts: jnp.concatenate(parts, axis=2), *((one.values, one.mass) for one in seen)
+    )
+    return Attended(values, mass, jax.tree.map(lambda *parts: sum(parts), *(one.received for one in seen)))
+
+
+def _in_chunks(attend_to: Callable[[Rows], Attended], rows: Rows, query_chunk: int) -> Attended:
+    """What all rows see, a chunk of queries at a time."""
+    length = rows.order.shape[2]
     steps = -(-length // query_chunk)
     if steps == 1:
-        return look(rows)
+        return attend_to(rows)
 
     def split(array):
         padding = [(0, 0)] * array.ndim
@@ -131,133 +132,6 @@ def attend(
         return joined.reshape(*joined.shape[:2], -1, *joined.shape[4:])[:, :, :length]
 
     # A loop, and not an unrolled one: XLA is free to run independent chunks at once, and to hold them all.
-    seen = jax.lax.map(look, jax.tree.map(split, rows))
+    seen = jax.lax.map(attend_to, jax.tree.map(split, rows))
     values, mass = jax.tree.map(join, (seen.values, seen.mass))
     return Attended(values, mass, jax.tree.map(lambda x: x.sum(axis=0), seen.received))
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _values_of(rows: _Rows, blocks: Sequence[KeyBlock], reach, softcap: float) -> Float[Array, "B G T N H"]:
-    """Attention of a chunk; `blocks` have their heads first."""
-    return _look(rows, blocks, reach, softcap)[0].values
-
-
-def _forwards(rows, blocks, reach, softcap):
-    seen, normaliser = _look(rows, blocks, reach, softcap)
-    return seen.values, (rows, blocks, reach, seen.values, normaliser)
-
-
-def _backwards(softcap, kept, towards):
-    rows, blocks, reach, values, normaliser = kept
-    kv_heads = blocks[0].keys.shape[1]
-    queries, towards, values = (_by_kv_head(x, kv_heads) for x in (rows.queries, towards, values))
-    # Weights sum to one, so that what a gradient says of all keys alike says nothing.
-    common = jnp.sum(towards.astype(jnp.float32) * values, axis=-1, keepdims=True)
-    of_queries, of_blocks = 0.0, []
-    for block in blocks:
-        scores = _scores(queries, rows, block, reach, softcap)
-        weights = jnp.exp(scores - normaliser)
-        of_scores = weights * (_product(towards, block.values, (-1, -1), jnp.float32) - common)
-        if softcap:
-            # Of hidden keys, no weight is left; their scores would overflow.
-            of_scores *= 1.0 - jnp.square(jnp.maximum(scores / softcap, -1.0))
-        of_scores, weights = of_scores.astype(queries.dtype), weights.astype(queries.dtype)
-        of_queries += _product(of_scores, block.keys, (-1, -2), jnp.float32)
-        of_keys = _sum_over_queries(queries, of_scores, block)
-        of_blocks.append(KeyBlock(of_keys, _sum_over_queries(towards, weights, block), None, None))
-    of_queries = _tokens_first(of_queries).reshape(rows.queries.shape).astype(rows.queries.dtype)
-    return _Rows(of_queries, None, None, None), of_blocks, None
-
-
-_values_of.defvjp(_forwards, _backwards)
-
-
-def _look(
-    rows: _Rows, blocks: Sequence[KeyBlock], reach, softcap: float
-) -> tuple[Attended, Float[Array, "B K G n T 1"]]:
-    """What a chunk of queries sees, and log Σ exp of the scores of each; 0 where all keys are hidden."""
-    batch, group, length, heads, _ = rows.queries.shape
-    kv_heads = blocks[0].keys.shape[1]
-    queries = _by_kv_head(rows.queries, kv_heads)
-    scores = [_scores(queries, rows, block, reach, softcap) for block in blocks]
-    peak = jax.lax.stop_gradient(jnp.max(jnp.stack([s.max(axis=-1) for s in scores]), axis=0))[..., None]
-    weights = [jnp.exp(s - peak) for s in scores]
-    total = sum(w.sum(axis=-1, keepdims=True) for w in weights)
-    # Normalising the output costs H per query; normalising the weights would cost S.
-    values = sum(
-        _product(w.astype(block.values.dtype), block.values, (-1, -2), jnp.float32)
-        for w, block in zip(weights, blocks, strict=True)
-    )
-    values = _tokens_first(values / total).reshape(rows.queries.shape).astype(rows.queries.dtype)
-
-    mass = received = None
-    for block, weight in zip(blocks, weights, strict=True):
-        if block.regions is None:
-            continue
-        mass = jnp.einsum("bkgnts,bsm->bkgntm", weight, block.regions) / total
-        mass = _tokens_first(mass).reshape(batch, group, length, heads, -1)
-        per_query = rows.weights[:, None, :, None, :] / total[..., 0]
-        received = jnp.einsum("bkgnts,bkgnt->bskn", weight, per_query).reshape(batch, -1, heads)
-    normaliser = jnp.where(peak > _HIDDEN, peak + jnp.log(total), 0.0)
-    return Attended(values, mass, received), normaliser
-
-
-def _scores(
-    queries: Float[Array, "B K G n T H"], rows: _Rows, block: KeyBlock, reach, softcap: float
-) -> Float[Array, "B K G n T S"]:
-    scores = _product(queries, block.keys, (-1, -1), jnp.float32)
-    if softcap:
-        scores = jnp.tanh(scores / softcap) * softcap
-    shared = block.order.ndim == 2
-
-    def per_query(x: Array) -> Array:
-        """[B, 1 or G, 1, S]: every query of a row, and of a group if shared, meets the same keys."""
-        return x[:, None, None] if shared else x[:, :, None]
-
-    visible = (per_query(block.order) <= rows.order[..., None]) & per_query(block.valid)
-    if rows.places is not None:
-        visible &= jnp.abs(rows.places[..., None] - per_query(block.places)) < reach
-    return jnp.where(visible[:, None, :, None], scores, _HIDDEN)
-
-
-def _product(
-    rows: Float[Array, "B K G n T X"], keys: Float[Array, "B K *G S H"], over: tuple[int, int], dtype
-) -> Float[Array, "B K G n T Y"]:
-    """Rows times keys or values, over one axis of each; all rows that meet the same keys are one matrix."""
-    return _dot(_matrix(rows, keys.ndim), keys, over, dtype).reshape(*rows.shape[:-1], -1)
-
-
-def _sum_over_queries(
-    rows: Float[Array, "B K G n T H"], scores: Float[Array, "B K G n T S"], block: KeyBlock
-) -> Float[Array, "B K *G S H"]:
-    """What all queries say to each key.
-
-    The scores are the second factor: as the first, XLA on CPU would turn them around, which takes longer than the
-    product.
-    """
-    ndim = block.keys.ndim
-    return _dot(_matrix(rows, ndim), _matrix(scores, ndim), (-2, -2), block.keys.dtype).swapaxes(-1, -2)
-
-
-def _dot(left: Array, right: Array, over: tuple[int, int], dtype) -> Array:
-    """The product over one axis of each, the leading axes going along."""
-    leading = tuple(range(left.ndim - 2))
-    axes = tuple((axis % left.ndim,) for axis in over)
-    return jax.lax.dot_general(left, right, (axes, (leading, leading)), preferred_element_type=dtype)
-
-
-def _matrix(rows: Float[Array, "B K G n T X"], ndim: int) -> Float[Array, "B K *G rows X"]:
-    return rows.reshape(*rows.shape[: ndim - 2], -1, rows.shape[-1])
-
-
-def _heads_first(keys: Float[Array, "B *G S K H"]) -> Float[Array, "B K *G S H"]:
-    return jnp.moveaxis(keys, -2, 1)
-
-
-def _by_kv_head(rows: Float[Array, "B G T N H"], kv_heads: int) -> Float[Array, "B K G n T H"]:
-    grouped = rows.reshape(*rows.shape[:3], kv_heads, -1, rows.shape[-1])
-    return grouped.transpose(0, 3, 1, 4, 2, 5)
-
-
-def _tokens_first(array: Float[Array, "B K G n T X"]) -> Float[Array, "B G T K n X"]:
-    return array.transpose(0, 2, 4, 1, 3, 5)

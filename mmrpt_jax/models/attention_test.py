@@ -5,13 +5,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmrpt_jax.models.attention import FAR, KeyBlock, attend
+from mmrpt_jax.models.attention import FAR, attend
+from mmrpt_jax.models.chunk_attention import KeyBlock
 
 B, G, T, S, N, K, H = 2, 3, 7, 5, 4, 2, 8
 PROMPT_LENGTHS = np.array([S, 3])
 BRANCH_LENGTHS = np.array([[7, 4, 1], [2, 7, 5]])
 
-run = jax.jit(attend, static_argnames=("query_chunk", "scale", "softcap"))
+run = jax.jit(attend, static_argnames=("query_chunk", "scale", "softcap", "causal"))
+
+
+def tokens_first(block):
+    """Keys, values, order and validity, as [B S ...] or [B G S ...]."""
+    return *(np.moveaxis(x, 1, -2) for x in block[:2]), *block[2:4]
 
 
 def dense(queries, order, blocks, places=None, reach=None, scale=H**-0.5, softcap=None):
@@ -20,7 +26,7 @@ def dense(queries, order, blocks, places=None, reach=None, scale=H**-0.5, softca
     maps = [np.zeros((*queries.shape[:-1], block.order.shape[-1])) for block in blocks]
     sizes = np.cumsum([block.order.shape[-1] for block in blocks])
     for b, g, t, n in np.ndindex(queries.shape[:-1]):
-        rows = [[x[b] if block.order.ndim == 2 else x[b, g] for x in block[:4]] for block in blocks]
+        rows = [[x[b] if block.order.ndim == 2 else x[b, g] for x in tokens_first(block)] for block in blocks]
         keys, contents, orders, valid = (np.concatenate(parts) for parts in zip(*rows, strict=True))
         head = n // (queries.shape[3] // keys.shape[1])
         scores = keys[:, head].astype(np.float64) @ queries[b, g, t, n] * scale
@@ -52,10 +58,10 @@ def normal(rng, *shape):
 def branches():
     """Branches of different lengths behind prompts of different lengths, as causal text."""
     rng = np.random.default_rng(0)
-    keys, values = normal(rng, 2, B, S, K, H)
+    keys, values = normal(rng, 2, B, K, S, H)
     shared = KeyBlock(keys, values, np.broadcast_to(np.arange(S), (B, S)), prefix(PROMPT_LENGTHS, S))
     order = np.broadcast_to(PROMPT_LENGTHS[:, None, None] + np.arange(T), (B, G, T))
-    keys, values = normal(rng, 2, B, G, T, K, H)
+    keys, values = normal(rng, 2, B, K, G, T, H)
     own = KeyBlock(keys, values, order, prefix(BRANCH_LENGTHS, T))
     return normal(rng, B, G, T, N, H), order, [shared, own]
 
@@ -65,7 +71,7 @@ def patches():
     """Images alone, without a group: every patch sees every patch."""
     rng = np.random.default_rng(1)
     order = np.zeros((B, 1, T), int)
-    keys, values = normal(rng, 2, B, 1, T, K, H)
+    keys, values = normal(rng, 2, B, K, 1, T, H)
     own = KeyBlock(keys, values, order, order == 0)
     return normal(rng, B, 1, T, N, H), order, [own]
 
@@ -87,6 +93,31 @@ def test_values_equal_dense_softmax(case, query_chunk, request):
     np.testing.assert_allclose(seen.values, expected, rtol=1e-5, atol=1e-5)
     assert seen.mass is None
     assert seen.received is None
+
+
+@pytest.mark.parametrize("query_chunk", [1, 2, 3, 256])
+def test_causal_queries_are_spared_what_is_hidden_anyway(branches, query_chunk):
+    queries, order, blocks = branches
+    expected, _ = dense(queries, order, blocks)
+    seen = run(queries, order, blocks, query_chunk=query_chunk, causal=True)
+    np.testing.assert_allclose(seen.values, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_causal_queries_compute_less():
+    """Of 4 x 4 squares of queries and keys, those below the diagonal and on it: 10 of 16."""
+    length = 512
+    order = np.broadcast_to(np.arange(length), (1, 1, length))
+    inputs = [
+        jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((1, 1, length, N, H), (1, K, 1, length, H))
+    ]
+
+    def flops(**options):
+        def loss(queries, keys):
+            return attend(queries, order, [KeyBlock(keys, keys, order, order >= 0)], **options).values.sum()
+
+        return jax.jit(jax.grad(loss, argnums=(0, 1))).lower(*inputs).compile().cost_analysis()["flops"]
+
+    assert flops(query_chunk=128, causal=True) / flops(query_chunk=512) == pytest.approx(10 / 16, abs=0.02)
 
 
 @pytest.mark.parametrize("query_chunk", [3, 256])
@@ -123,18 +154,19 @@ def test_windows_and_images_of_a_row_are_kept_apart(patches):
     for reach, groups in ((1, 2 * image + window), (FAR, image)):
         for group in set(groups):
             part = groups == group
-            alone = KeyBlock(*(x[:, :, part] for x in own[:4]))
+            alone = KeyBlock(*(x[:, :, :, part] for x in own[:2]), *(x[:, :, part] for x in own[2:4]))
             expected, _ = dense(queries[:, :, part], order[:, :, part], [alone])
             np.testing.assert_allclose(seen[reach].values[:, :, part], expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("query_chunk", [3, 256])
-def test_mass_and_received_equal_the_dense_map(branches, regions, query_chunk):
+def test_mass_and_received_equal_the_dense_map(branches, regions, query_chunk, causal):
     queries, order, (shared, own) = branches
     _, (to_prompt, to_branch) = dense(queries, order, (shared, own))
     weights = np.where(own.valid, np.random.default_rng(2).random((B, G, T)), 0.0).astype(np.float32)
     blocks = [shared._replace(regions=regions), own]
-    seen = run(queries, order, blocks, query_weights=weights, query_chunk=query_chunk)
+    seen = run(queries, order, blocks, query_weights=weights, query_chunk=query_chunk, causal=causal)
 
     np.testing.assert_allclose(seen.mass, np.einsum("bgtns,bsm->bgtnm", to_prompt, regions), atol=1e-6)
     # The regions partition the prompt; what is left lies on the branch.
@@ -152,9 +184,10 @@ def test_mass_over_a_partition_of_all_keys_is_one(branches, regions):
     np.testing.assert_allclose(seen.received.sum(1), G * T, rtol=1e-6)
 
 
+@pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("softcap", [0.0, 2.0])
 @pytest.mark.parametrize("reach", [None, 3])
-def test_gradients_are_slopes(softcap, reach, branches):
+def test_gradients_are_slopes(softcap, reach, causal, branches):
     """Along directions in queries, keys and values, by differences of the float64 softmax; chunks of two queries."""
     queries, order, blocks = branches
     rng = np.random.default_rng(7)
@@ -179,6 +212,7 @@ def test_gradients_are_slopes(softcap, reach, branches):
             reach=reach,
             softcap=softcap,
             query_chunk=2,
+            causal=causal,
         )
         return jnp.sum(probe * seen.values)
 
@@ -233,7 +267,7 @@ def test_no_map_is_held_forward_or_backward():
 
     inputs = [
         jax.ShapeDtypeStruct(shape, jnp.float32)
-        for shape in ((1, 1, length, N, H), (1, length, K, H), (1, 1, length, K, H))
+        for shape in ((1, 1, length, N, H), (1, K, length, H), (1, K, 1, length, H))
     ]
     map_bytes = 4 * N * length * 2 * length
     for function in (loss, jax.grad(loss, argnums=(0, 1, 2))):
@@ -255,7 +289,7 @@ def test_a_query_that_sees_nothing_is_finite(branches):
 
 def test_bfloat16_is_summed_in_float32():
     # A bfloat16 sum of ones stops at 256.
-    ones = np.ones((1, 512, 1, H), jnp.bfloat16)
+    ones = np.ones((1, 1, 512, H), jnp.bfloat16)
     order = np.zeros((1, 512), int)
     block = KeyBlock(ones, ones, order, order == 0, regions=np.ones((1, 512, 1), np.float32))
     query, weight = np.ones((1, 1, 1, 1, H), jnp.bfloat16), np.ones((1, 1, 1), np.float32)

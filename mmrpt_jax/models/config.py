@@ -91,7 +91,7 @@ class TransformerConfig:
         norm_eps: added to the mean square in norms.
         sandwich_norms: norms also on what attention and MLP add.
         query_chunk: queries per attention block; bounds the score matrix to `query_chunk` rows.
-        remat: recompute each layer in the backward pass instead of storing it.
+        remat: recompute each layer in the backward pass, all but its attention, instead of storing it.
         unroll: layers per iteration of the scan; more compile longer and run without loop overhead.
         lora: adapters beside the projections; None computes with the weights alone, adapted or not.
     """

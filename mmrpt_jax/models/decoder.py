@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from mmrpt_jax.models.attention import FAR, KeyBlock, attend
+from mmrpt_jax.models.attention import FAR, attend
+from mmrpt_jax.models.chunk_attention import KEEP_ATTENDED, KeyBlock, heads_first
 from mmrpt_jax.models.config import TransformerConfig
 from mmrpt_jax.models.layers import MLP, Linear, make_norm
 from mmrpt_jax.models.rotary import rotary_axes, rotary_frequencies, rotate
@@ -52,22 +53,22 @@ class Context(NamedTuple):
     places: Int[Array, "B *G S"] | None = None
 
 
-# Keys and values of a context: [B S K H] or [B G S K H] each, with a leading L axis for all layers.
-KeysValues = tuple[Float[Array, "*E S K H"], Float[Array, "*E S K H"]]
+# Keys and values of a context, as in a `KeyBlock`; with a leading L axis for all layers.
+KeysValues = tuple[Float[Array, "*E S H"], Float[Array, "*E S H"]]
 
 
 class Cache(NamedTuple):
     """A branch's own keys and values while it grows token by token; slot `index` is written next.
 
     Attributes:
-        keys: [B G R K H] of one layer.
+        keys: [B K G R H] of one layer.
         values: like `keys`.
         order: [B G R]; slots after the query are later in order, so they need no mask of their own.
         places: [B G R], where tokens have places.
     """
 
-    keys: Float[Array, "B G R K H"]
-    values: Float[Array, "B G R K H"]
+    keys: Float[Array, "B K G R H"]
+    values: Float[Array, "B K G R H"]
     order: Int[Array, "B G R"]
     index: Int[Array, ""]
     places: Int[Array, "B G R"] | None = None
@@ -77,24 +78,30 @@ class LayerOutput(NamedTuple):
     """What a layer leaves behind; what a stack leaves has a leading L axis.
 
     Attributes:
-        keys: [B G T K H], all of a cache.
+        keys: [B K G T H], all of a cache.
         values: like `keys`.
         mass: [B G T N M] attention mass per region, or None.
         received: [B S N] attention mass per key, or None.
         tapped: [taps B G T D] features of the layers that a stack was asked for, not normed; None if it was not.
     """
 
-    keys: Float[Array, "*L B G T K H"]
-    values: Float[Array, "*L B G T K H"]
+    keys: Float[Array, "*L B K G T H"]
+    values: Float[Array, "*L B K G T H"]
     mass: Float[Array, "*L B G T N M"] | None
     received: Float[Array, "*L B S N"] | None
     tapped: Float[Array, "taps B G T D"] | None = None
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x)); with sandwich norms, what is added is normed too."""
+    """x + attention(norm(x)), then x + mlp(norm(x)); with sandwich norms, what is added is normed too.
+
+    Attributes:
+        config: the layer.
+        causal: no token sees one behind it in its row.
+    """
 
     config: TransformerConfig
+    causal: bool = False
 
     @nn.compact
     def __call__(
@@ -118,12 +125,14 @@ class Block(nn.Module):
         """
         cfg = self.config
         queries, keys, values = self._project(self._norm("attention_norm")(x), tokens.positions, local)
+        keys, values = heads_first(keys), heads_first(values)
         if cache is None:
             own = KeyBlock(keys, values, tokens.order, tokens.valid, places=tokens.places)
         else:
-            keys = jax.lax.dynamic_update_slice_in_dim(cache.keys, keys, cache.index, axis=2)
-            values = jax.lax.dynamic_update_slice_in_dim(cache.values, values, cache.index, axis=2)
-            own = KeyBlock(keys, values, cache.order, jnp.ones_like(cache.order, bool), places=cache.places)
+            keys, all_keys = _grow(cache.keys, keys, cache.index)
+            values, all_values = _grow(cache.values, values, cache.index)
+            valid = jnp.ones_like(cache.order, bool)
+            own = KeyBlock(all_keys, all_values, cache.order, valid, places=cache.places)
         blocks = [
             KeyBlock(*kv, context.order, context.valid, context.regions, context.places)
             for kv, context in zip(context_kv, contexts, strict=True)
@@ -138,6 +147,7 @@ class Block(nn.Module):
             softcap=cfg.score_softcap,
             query_weights=next((c.query_weights for c in contexts if c.query_weights is not None), None),
             query_chunk=cfg.query_chunk,
+            causal=self.causal and cache is None,
         )
         flat = seen.values.reshape(*x.shape[:-1], cfg.heads * cfg.head_dim)
         out = Linear(cfg.width, ("heads", "embed"), use_bias=cfg.out_bias, lora=cfg.lora, name="out")(flat)
@@ -172,6 +182,23 @@ class Block(nn.Module):
         return queries, keys, values
 
 
+def without_ones(shape: Sequence[int]) -> tuple[int, ...]:
+    """The shape of a cache [B K G R H] as it is carried from token to token: of the leading axes, those above one.
+
+    XLA drops the others before it multiplies, and on CPU such a copy of shape costs one of the whole cache, per token.
+    """
+    return *(size for size in shape[:-2] if size > 1), *shape[-2:]
+
+
+def _grow(
+    cache: Float[Array, "*BKG R H"], new: Float[Array, "B K G 1 H"], index: Int[Array, ""]
+) -> tuple[Float[Array, "*BKG R H"], Float[Array, "B K G R H"]]:
+    """The cache with a slot written, as it is carried and as it is read."""
+    slot = new.reshape(without_ones(new.shape))
+    grown = jax.lax.dynamic_update_slice_in_dim(cache, slot, index, axis=cache.ndim - 2)
+    return grown, grown.reshape(*new.shape[:3], *cache.shape[-2:])
+
+
 class LayerInput(NamedTuple):
     """What differs from layer to layer of a stack, beside its parameters; every leaf has a leading L axis.
 
@@ -192,10 +219,12 @@ class Stack(nn.Module):
     Attributes:
         config: the layers.
         taps: layers whose features are asked for, beside those of the last one.
+        causal: no token sees one behind it in its row.
     """
 
     config: TransformerConfig
     taps: tuple[int, ...] = ()
+    causal: bool = False
 
     @nn.compact
     def __call__(
@@ -231,7 +260,7 @@ class Stack(nn.Module):
             return (x, tapped), out
 
         scanned = nn.scan(
-            nn.remat(layer, prevent_cse=False) if cfg.remat else layer,
+            nn.remat(layer, prevent_cse=False, policy=KEEP_ATTENDED) if cfg.remat else layer,
             variable_axes={"params": 0},
             split_rngs={"params": True},
             in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
@@ -240,5 +269,7 @@ class Stack(nn.Module):
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
         tapped = jnp.zeros((len(self.taps), *x.shape), x.dtype) if self.taps else None
-        (x, tapped), outputs = scanned(Block(cfg, name="layers"), (x, tapped), each, contexts, tokens, added)
+        (x, tapped), outputs = scanned(
+            Block(cfg, self.causal, name="layers"), (x, tapped), each, contexts, tokens, added
+        )
         return make_norm(cfg.norm, cfg.norm_eps, "final_norm")(x), outputs._replace(tapped=tapped)

@@ -6,7 +6,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from mmrpt_jax.models.attention import KeyBlock, attend
+from mmrpt_jax.models.attention import attend
+from mmrpt_jax.models.chunk_attention import KeyBlock, heads_first
 from mmrpt_jax.models.config import TransformerConfig
 from mmrpt_jax.models.decoder import Stack, Tokens
 from mmrpt_jax.models.layers import MLP, Linear, make_norm
@@ -56,7 +57,8 @@ class AttentionPool(nn.Module):
         probe = self.param("probe", normal, (cfg.width,))
         query = jnp.broadcast_to(heads_of("query", probe), (batch, 1, 1, cfg.heads, cfg.head_dim))
         nowhere = jnp.zeros(x.shape[:2], jnp.int32)
-        block = KeyBlock(heads_of("key", x), heads_of("value", x), nowhere, nowhere == 0)
+        keys, values = (heads_first(heads_of(name, x)) for name in ("key", "value"))
+        block = KeyBlock(keys, values, nowhere, nowhere == 0)
         seen = attend(query, nowhere[:, None, :1], [block]).values.reshape(batch, -1)
         out = Linear(cfg.width, ("heads", "embed"), use_bias=True, name="out")(seen)
         mlp = MLP(cfg.width, cfg.mlp, cfg.gated, cfg.activation, cfg.mlp_bias, name="mlp")

@@ -29,7 +29,8 @@ def first_layer_map(params, state, own_keys, branches):
     queries = np.asarray(rotate(queries.astype(np.float32), positions, *rotary))
     chart = np.zeros((*queries.shape[:-1], P))
     for b, g, t, n in np.ndindex(queries.shape[:-1]):
-        keys = np.concatenate([state.keys[0, b], own_keys[0, b, g]])[:, n * DECODER.kv_heads // DECODER.heads]
+        kv_head = n * DECODER.kv_heads // DECODER.heads
+        keys = np.concatenate([state.keys[0, b, kv_head], own_keys[0, b, kv_head, g]])
         visible = np.concatenate([state.valid[b], branches.valid[b, g] & (steps <= t)])
         weights = np.exp(keys @ queries[b, g, t, n] / np.sqrt(DECODER.head_dim)) * visible
         chart[b, g, t, n] = (weights / weights.sum())[:P]

@@ -25,7 +25,7 @@ def scene():
     """Latents, marks, where they stand, and keys and values of what stands before."""
     rng = np.random.default_rng(0)
     latents, marks = (rng.normal(size=(B, G, n, DECODER.width)).astype(np.float32) for n in (I, M))
-    before = rng.normal(size=(2, DECODER.layers, B, S, DECODER.kv_heads, DECODER.head_dim)).astype(np.float32)
+    before = rng.normal(size=(2, DECODER.layers, B, DECODER.kv_heads, S, DECODER.head_dim)).astype(np.float32)
     return latents, marks, np.array([[3, 5], [4, 4]]), before
 
 

@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
-from mmrpt_jax.models.attention import KeyBlock, attend
+from mmrpt_jax.models.attention import attend
 from mmrpt_jax.models.autoencoder import to_pixels
+from mmrpt_jax.models.chunk_attention import KeyBlock, heads_first
 from mmrpt_jax.models.config import AutoencoderConfig
 
 _CONV = nn.with_logical_partitioning(nn.initializers.lecun_normal(), (None, None, None, "channels"))
@@ -67,7 +68,7 @@ class PixelAttention(nn.Module):
 
         nowhere = jnp.zeros((batch, 1, height * width), jnp.int32)
         queries, keys, values = project("q"), project("k"), project("v")
-        block = KeyBlock(keys, values, nowhere, nowhere == 0)
+        block = KeyBlock(heads_first(keys), heads_first(values), nowhere, nowhere == 0)
         seen = attend(queries, nowhere, [block], query_chunk=_QUERY_CHUNK).values
         return x + _conv(channels, "proj_out", size=1)(seen.reshape(x.shape))
 

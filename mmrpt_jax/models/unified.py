@@ -27,14 +27,14 @@ class ThoughtState(NamedTuple):
     """Computed text branches: what the image behind each of them needs of it.
 
     Attributes:
-        keys: [L B G R K H].
-        values: [L B G R K H].
+        keys: [L B K G R H].
+        values: [L B K G R H].
         valid: [B G R].
         length: [B G], rotary positions that the branch takes.
     """
 
-    keys: Float[Array, "L B G R K H"]
-    values: Float[Array, "L B G R K H"]
+    keys: Float[Array, "L B K G R H"]
+    values: Float[Array, "L B K G R H"]
     valid: Bool[Array, "B G R"]
     length: Int[Array, "B G"]
 

@@ -195,7 +195,7 @@ def test_who_sees_whom(params, inputs):
         state = run_prompt(CONFIG, params, images, prompt)
         thought = run_thoughts(CONFIG, params, state, thoughts)
         drawn = flow(CONFIG, params, state, latents, times, thought)
-        encoded = state.keys[1, 0], *thought.keys[1, 0]
+        encoded = state.keys[1, 0].swapaxes(0, 1), *thought.keys[1, 0].transpose(1, 2, 0, 3)
         return [np.asarray(x).reshape(len(x), -1) for x in (*encoded, *drawn[0])]
 
     def change(name, place):

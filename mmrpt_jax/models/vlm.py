@@ -29,15 +29,15 @@ class PromptState(NamedTuple):
     """A computed prompt: what branches need of it.
 
     Attributes:
-        keys: [L B P K H].
-        values: [L B P K H].
+        keys: [L B K P H].
+        values: [L B K P H].
         valid: [B P].
         length: [B], rotary positions that the prompt takes; the branches' first one.
         last_hidden: [B D] features that predict the branches' first token.
     """
 
-    keys: Float[Array, "L B P K H"]
-    values: Float[Array, "L B P K H"]
+    keys: Float[Array, "L B K P H"]
+    values: Float[Array, "L B K P H"]
     valid: Bool[Array, "B P"]
     length: Int[Array, " B"]
     last_hidden: Float[Array, "B D"]
@@ -57,7 +57,7 @@ class VLM(nn.Module):
         if not cfg.tied:
             self.lm_head = self.param("lm_head", partitioned, (cfg.vocab_size, cfg.decoder.width))
         self.vision = VisionTower(cfg.vision, cfg.decoder.width, cfg.compute_dtype)
-        self.decoder = Stack(cfg.decoder)
+        self.decoder = Stack(cfg.decoder, causal=cfg.image_attention == "causal")
 
     def __call__(self, images, prompt, branches):
         """Runs everything once; used for initialisation."""
@@ -94,7 +94,7 @@ class VLM(nn.Module):
         # The furthest position on any axis, of those that count.
         furthest = tokens.positions.reshape(*prompt.valid.shape, -1).max(axis=-1)
         length = jnp.max(jnp.where(prompt.valid, furthest + 1, 0), axis=1)
-        return PromptState(out.keys[:, :, 0], out.values[:, :, 0], prompt.valid, length, last)
+        return PromptState(out.keys[:, :, :, 0], out.values[:, :, :, 0], prompt.valid, length, last)
 
     def extend(
         self,

@@ -34,6 +34,7 @@ LOCAL = VLMConfig(
         DECODER,
         local_layers=(True, False),
         local_reach=4,
+        query_chunk=3,
         local_rope=RotaryConfig(50.0),
         norm="rms_centred",
         sandwich_norms=True,
@@ -170,6 +171,17 @@ def test_shared_prompts_learn_as_flat_sequences(config, batch):
     jax.tree.map(
         functools.partial(np.testing.assert_allclose, rtol=2e-4, atol=4e-5), gradients, flat_gradients
     )
+
+
+def test_a_recomputed_layer_keeps_its_attention(params, batch):
+    """Softmax takes exponentials once forward, and once backward in either case."""
+
+    def exponentials(remat):
+        config = dataclasses.replace(CONFIG, decoder=dataclasses.replace(DECODER, remat=remat))
+        loss = lambda params: forward(config, params, *batch).logprobs.sum()  # noqa: E731
+        return str(jax.make_jaxpr(jax.grad(loss))(params)).count("= exp ")
+
+    assert exponentials(remat=True) == exponentials(remat=False) > 0
 
 
 def test_the_policy_sees_the_images(params, batch):

@@ -94,6 +94,6 @@ def _encode(
     if thoughts is None:
         return state, None
     thought = encode_thoughts(config, params, state, thoughts)
-    keys, values = (jnp.repeat(x, repeats, axis=2) for x in (thought.keys, thought.values))
+    keys, values = (jnp.repeat(x, repeats, axis=3) for x in (thought.keys, thought.values))
     valid, length = (jnp.repeat(x, repeats, axis=1) for x in (thought.valid, thought.length))
     return state, ThoughtState(keys, values, valid, length)

@@ -176,7 +176,8 @@ def test_prompts_are_computed_once(monkeypatch, params, conditions):
     assert params["latents"]["inward"]["kernel"].shape in steps[0]
     assert params["embedding"].shape not in steps[0]
     assert params["vision"]["positions"].shape not in steps[0]
-    kv = (CONFIG.vlm.decoder.layers, B, 12, CONFIG.vlm.decoder.kv_heads, CONFIG.vlm.decoder.head_dim)
+    decoder = CONFIG.vlm.decoder
+    kv = (decoder.layers, B, decoder.kv_heads, 12, decoder.head_dim)
     assert steps[0].count(kv) == 2
 
 

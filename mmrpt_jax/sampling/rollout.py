@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from mmrpt_jax.models.config import VLMConfig
-from mmrpt_jax.models.decoder import Block, Cache
+from mmrpt_jax.models.decoder import Block, Cache, without_ones
 from mmrpt_jax.models.head import logits, output_matrix
 from mmrpt_jax.models.layers import make_norm
 from mmrpt_jax.models.patches import ImagePatches
@@ -110,7 +110,8 @@ def _largest(scores: Float[Array, "*E V"]) -> Int[Array, "*E"]:
 def _start(first, state, config, group_size, max_tokens) -> _Loop:
     batch = first.shape[0]
     shape = (batch, group_size, max_tokens)
-    cache = jnp.zeros((*shape, config.decoder.kv_heads, config.decoder.head_dim), state.keys.dtype)
+    heads = (config.decoder.kv_heads, group_size, max_tokens, config.decoder.head_dim)
+    cache = jnp.zeros(without_ones((batch, *heads)), state.keys.dtype)
     scores = jnp.broadcast_to(first[:, None], (batch, group_size, first.shape[-1]))
     everywhere = jnp.ones(shape[:2], bool)
     empty = Rollout(
@@ -127,11 +128,12 @@ def make_decode_step(
 ) -> Callable[..., tuple[Float[Array, "B G D"], list]]:
     """Builds `decode(ids [B G], step, caches) -> (hidden [B G D], caches)` for one token of every branch.
 
-    Layers are unrolled and their parameters sliced once, outside the token loop.
+    Layers are unrolled; their parameters and the prompt's keys are sliced once, outside the token loop.
     """
     cfg = config.decoder
     stacked = params["decoder"]["layers"]
     layers = [jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in range(cfg.layers)]
+    prompt_kv = [(prompt.keys[i], prompt.values[i]) for i in range(cfg.layers)]
     context = prompt_context(prompt)
     everywhere = jnp.ones((prompt.valid.shape[0], group_size, max_tokens), bool)
     slots = branch_places(config, prompt.length, prompt.valid, everywhere)
@@ -144,8 +146,7 @@ def make_decode_step(
         grown = []
         for i, layer in enumerate(layers):
             cache = Cache(*caches[i], slots.order, step, slots.places)
-            prompt_kv = prompt.keys[i], prompt.values[i]
-            x, out = block.apply({"params": layer}, x, [prompt_kv], [context], tokens, cache, local[i])
+            x, out = block.apply({"params": layer}, x, [prompt_kv[i]], [context], tokens, cache, local[i])
             grown.append((out.keys, out.values))
         return norm.apply({"params": params["decoder"]["final_norm"]}, x)[:, :, 0], grown
 
