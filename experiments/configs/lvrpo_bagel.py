@@ -22,7 +22,7 @@ def get_config() -> ConfigDict:
     config.title = "LVRPO on BAGEL"
     config.init.update(weights="", autoencoder="", tokenizer="")
     config.mesh.update(data=1, fsdp=-1)
-    config.train.update(param_dtype="bfloat16", compute_dtype="bfloat16", remat=True)
+    config.train.update(param_dtype="bfloat16", compute_dtype="bfloat16", remat="full")
     config.train.lora.update(rank=32, alpha=64.0, targets=("decoder",))
     config.latent.update(autoencoder="kl", image_size=(512, 512))
     config.wording.update(

@@ -23,7 +23,7 @@ def get_config() -> ConfigDict:
     config.title = "MMRPT on Qwen2.5-VL"
     config.init.update(hf="checkpoints/Qwen2.5-VL-3B-Instruct", weights="", tokenizer="")
     config.mesh.update(data=1, fsdp=-1, tensor=1)
-    config.train.update(compute_dtype="bfloat16", remat=True)
+    config.train.update(compute_dtype="bfloat16", remat="keep_attention")
     config.wording.update(
         caption=f"{IMAGE} Describe the image.",
         fill=(

@@ -108,7 +108,9 @@ def _train() -> dict[str, Any]:
         # Whether a rollout fetches what `fsdp` splits of the weights once, instead of for every token: faster, for the
         # memory of a device's part of `tensor` of all weights.
         "gather_to_sample": False,
-        "remat": False,  # recompute layers in the backward pass, all but attention, instead of storing them
+        # What the backward pass computes anew instead of storing it: "none"; all of a layer but what attention gave,
+        # "keep_attention", which saves the most memory for the least time; or "full".
+        "remat": "none",
         # Of rank 0 there are no adapters; otherwise they alone train.
         "lora": {"rank": 0, "alpha": 16.0, "targets": ("decoder/layers/(query|value)",)},
     }

@@ -11,9 +11,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 # Finite, so that a query which sees no key at all (padding) gives a uniform average instead of NaN.
 _HIDDEN = -1e30
-_ATTENDED = "attended"
-# For `jax.checkpoint`: the backward pass has what it needs of a softmax, which is little, and took the longest.
-KEEP_ATTENDED = jax.checkpoint_policies.save_only_these_names(_ATTENDED)
+# Name of what the backward pass needs of a softmax, for policies of `jax.checkpoint`.
+ATTENDED = "attended"
 
 
 def heads_first(projected: Float[Array, "B *G S K H"]) -> Float[Array, "B K *G S H"]:
@@ -78,7 +77,7 @@ def attended_values(
 
 def _forwards(rows, blocks, reach, softcap):
     seen, normaliser = look(rows, blocks, reach, softcap)
-    values, normaliser = (checkpoint_name(x, _ATTENDED) for x in (seen.values, normaliser))
+    values, normaliser = (checkpoint_name(x, ATTENDED) for x in (seen.values, normaliser))
     return values, (rows, blocks, reach, values, normaliser)
 
 

@@ -5,6 +5,7 @@ import dataclasses
 # Which pairs of a head an axis of positions turns; see `RotaryConfig`.
 LAYOUTS = ("chunked", "interleaved", "restarted")
 NORMS = ("rms", "rms_centred", "layer")
+REMATS = ("none", "keep_attention", "full")
 ACTIVATIONS = ("silu", "gelu", "gelu_tanh", "quick_gelu")
 # Learned positions of patches; see `VisionConfig`.
 POSITIONS = ("none", "exact", "nearest", "bilinear")
@@ -91,7 +92,8 @@ class TransformerConfig:
         norm_eps: added to the mean square in norms.
         sandwich_norms: norms also on what attention and MLP add.
         query_chunk: queries per attention block; bounds the score matrix to `query_chunk` rows.
-        remat: recompute each layer in the backward pass, all but its attention, instead of storing it.
+        remat: what of a layer is not stored but computed anew in the backward pass: "none"; "keep_attention", all but
+            what attention gave, which is small and took long; or "full".
         unroll: layers per iteration of the scan; more compile longer and run without loop overhead.
         lora: adapters beside the projections; None computes with the weights alone, adapted or not.
     """
@@ -118,13 +120,14 @@ class TransformerConfig:
     norm_eps: float = 1e-6
     sandwich_norms: bool = False
     query_chunk: int = 256
-    remat: bool = False
+    remat: str = "none"
     unroll: int = 1
     lora: LoraConfig | None = None
 
     def __post_init__(self):
         _check("norm", self.norm, NORMS)
         _check("activation", self.activation, ACTIVATIONS)
+        _check("remat", self.remat, REMATS)
         if self.heads % self.kv_heads:
             raise ValueError(f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})")
         if self.local_layers and len(self.local_layers) != self.layers:

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from mmrpt_jax.models.attention import FAR, attend
-from mmrpt_jax.models.chunk_attention import KEEP_ATTENDED, KeyBlock, heads_first
+from mmrpt_jax.models.chunk_attention import KeyBlock, heads_first
 from mmrpt_jax.models.config import TransformerConfig
 from mmrpt_jax.models.layers import MLP, Linear, make_norm
+from mmrpt_jax.models.remat import recomputed
 from mmrpt_jax.models.rotary import rotary_axes, rotary_frequencies, rotate
 from mmrpt_jax.models.sharding import split_over_prompts
 
@@ -260,7 +261,7 @@ class Stack(nn.Module):
             return (x, tapped), out
 
         scanned = nn.scan(
-            nn.remat(layer, prevent_cse=False, policy=KEEP_ATTENDED) if cfg.remat else layer,
+            recomputed(layer, cfg.remat, nn.remat),
             variable_axes={"params": 0},
             split_rngs={"params": True},
             in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),

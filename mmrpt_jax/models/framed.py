@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from mmrpt_jax.models.chunk_attention import KEEP_ATTENDED
 from mmrpt_jax.models.config import TransformerConfig
 from mmrpt_jax.models.decoder import Block, Context, KeysValues, Tokens
 from mmrpt_jax.models.layers import make_norm
+from mmrpt_jax.models.remat import recomputed
 
 
 def run_framed(
@@ -57,7 +57,7 @@ def run_framed(
 
     local = jnp.array(config.local_layers or (False,) * config.layers)
     (latents, _), _ = jax.lax.scan(
-        jax.checkpoint(layer, prevent_cse=False, policy=KEEP_ATTENDED) if config.remat else layer,
+        recomputed(layer, config.remat),
         (latents, marks),
         (drawing["layers"], understanding["layers"], list(context_kv), local),
         unroll=config.unroll,

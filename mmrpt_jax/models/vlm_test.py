@@ -18,7 +18,7 @@ DECODER = TransformerConfig(width=32, layers=2, heads=4, kv_heads=2, head_dim=8,
 TOWER = dataclasses.replace(DECODER, layers=1, rope=None)
 CONFIG = VLMConfig(vocab_size=64, decoder=DECODER, vision=VisionConfig(16, 16, 8, TOWER))
 # Everything that a layer can also do, each chunk and each image smaller than a sequence.
-OPTIONS = dict(kv_heads=1, qk_norm=True, qkv_bias=True, query_chunk=3, remat=True, unroll=2)
+OPTIONS = dict(kv_heads=1, qk_norm=True, qkv_bias=True, query_chunk=3, remat="full", unroll=2)
 VARIANT = dataclasses.replace(
     CONFIG,
     decoder=dataclasses.replace(DECODER, **OPTIONS),
@@ -35,6 +35,7 @@ LOCAL = VLMConfig(
         local_layers=(True, False),
         local_reach=4,
         query_chunk=3,
+        remat="keep_attention",
         local_rope=RotaryConfig(50.0),
         norm="rms_centred",
         sandwich_norms=True,
@@ -181,7 +182,7 @@ def test_a_recomputed_layer_keeps_its_attention(params, batch):
         loss = lambda params: forward(config, params, *batch).logprobs.sum()  # noqa: E731
         return str(jax.make_jaxpr(jax.grad(loss))(params)).count("= exp ")
 
-    assert exponentials(remat=True) == exponentials(remat=False) > 0
+    assert exponentials("full") > exponentials("keep_attention") == exponentials("none") > 0
 
 
 def test_the_policy_sees_the_images(params, batch):

@@ -12,7 +12,7 @@ PLAIN = {
     "frozen": (),
     "param_dtype": "float32",
     "compute_dtype": "float32",
-    "remat": False,
+    "remat": "none",
     "lora": {"rank": 0},
 }
 OWN = {"init": {"hf": ""}, "train": PLAIN}

@@ -8,7 +8,7 @@ import jax
 from ml_collections import ConfigDict
 
 from mmrpt_jax.models import UnifiedConfig, VLMConfig, abstract_parameters, count_parameters
-from mmrpt_jax.models.config import DTYPES
+from mmrpt_jax.models.config import DTYPES, REMATS
 from mmrpt_jax.models.gathering import with_gathered_weights
 from mmrpt_jax.models.lora import PROJECTION_PATHS, adapt, is_adapter
 from mmrpt_jax.models.paths import check_pattern, matches, paths_of, split
@@ -82,6 +82,7 @@ def check_training(
     """
     for name in ("param_dtype", "compute_dtype"):
         one_of(f"train.{name}", config.train[name], DTYPES)
+    one_of("train.remat", config.train.remat, REMATS)
     at_least(config, "train.max_skipped", 1)
     at_least(config, "train.lora.rank", 0)
     lora, frozen = config.train.lora, tuple(config.train.frozen)

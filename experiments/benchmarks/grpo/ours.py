@@ -94,7 +94,9 @@ def open_processor(work: Work, folder: Path) -> CheckpointProcessor:
 def open_model(work: Work) -> VLMConfig:
     """The model that the peers build from the same numbers."""
     model = small_model()
-    return dataclasses.replace(model, decoder=dataclasses.replace(model.decoder, remat=work.lean))
+    return dataclasses.replace(
+        model, decoder=dataclasses.replace(model.decoder, remat="keep_attention" if work.lean else "none")
+    )
 
 
 def open_batch(work: Work, processor: CheckpointProcessor, number: int, mesh: Mesh) -> PromptBatch:

@@ -35,7 +35,7 @@ PLAIN = {
     "frozen": (),
     "param_dtype": "float32",
     "compute_dtype": "float32",
-    "remat": False,
+    "remat": "none",
     "max_skipped": 10,
     "gather_to_sample": False,
     "lora": {"rank": 0},
