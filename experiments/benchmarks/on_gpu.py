@@ -3,7 +3,7 @@
 Runs `rollout`, `update`, `grpo_step` (beside TRL) and `dependency` (beside `transformers`) one after the other, each in
 a process of its own, on the first card: Qwen2.5-VL-3B's shape with random weights, in bfloat16. Where one fails, the
 next follows, and the exit code is 1. In the folder that `--out` names are then `log.txt` and a table of each, as
-`<name>.txt` and `<name>.json`. Meant for a card of 80 GB.
+`<name>.txt` and `<name>.json`; the last lines say whether the targets were met. Meant for a card of 80 GB.
 
 `--size tiny --prompt 640 --answer 8` rehearses the same on any machine.
 """
@@ -20,6 +20,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
+from experiments.benchmarks.common.command import several
 from experiments.benchmarks.common.environments import ask_device
 from experiments.benchmarks.common.sizes import add_size
 from experiments.benchmarks.published_sizes import QWEN2_5_VL
@@ -42,6 +43,7 @@ class Target(NamedTuple):
     meaning: str
 
 
+# Of `grpo_step` and `dependency` the peers' ratios tell.
 TARGETS: Mapping[str, Target] = MappingProxyType(
     {
         "rollout": Target("of bandwidth", 0.60, "the measured bandwidth"),
@@ -49,7 +51,7 @@ TARGETS: Mapping[str, Target] = MappingProxyType(
     }
 )
 # The first card, and nearly all of its memory; the rest is for its libraries. Who sets these otherwise knows why.
-_ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "0", "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.92"}
+_ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "0", "XLA_CLIENT_MEM_FRACTION": "0.92"}
 # Of `dependency`, where `transformers` needs the memory while our process lives.
 _SHARING = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 
@@ -105,7 +107,9 @@ def plan(options: argparse.Namespace) -> dict[str, list[str]]:
     if not options.alone:
         special["grpo_step"] += ["--peer", "trl"]
         special["dependency"] += ["--transformers"]
-    common = [f"--size={options.size}", f"--dtype={options.dtype}", f"--repeats={options.repeats}"]
+    common = [f"--size={options.size}", f"--dtype={options.dtype}"]
+    if options.repeats:
+        common.append(f"--repeats={options.repeats}")
     return {
         name: [*common, f"--out={options.out / name}", *flags]
         for name, flags in special.items()
@@ -159,7 +163,9 @@ def command_line(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--tokens", type=int, nargs="+", default=[1024, 2048, 4096], help="T of `dependency` (%(default)s)"
     )
-    parser.add_argument("--repeats", type=int, default=5, help="measurements of each (%(default)s)")
+    parser.add_argument(
+        "--repeats", type=several, help="measurements of each (as many as each takes by itself)"
+    )
     parser.add_argument("--steps", type=int, default=6, help="of each process of `grpo_step` (%(default)s)")
     parser.add_argument(
         "--environments", type=Path, default=Path("runs/peers"), help="where peers are installed"
