@@ -104,7 +104,7 @@ def test_a_prompt_shorter_than_its_image_is_refused(tmp_path):
 
 def test_other_shapes_than_asked_for_are_no_measurement():
     with pytest.raises(ValueError, match=r"computed \(64, 3\) tokens"):
-        Stopwatch().report(WORK, prompt_tokens=64, answer_tokens=3, versions={})
+        Stopwatch().report(WORK, prompt_tokens=64, answer_tokens=3, versions={}, device="cpu")
 
 
 def test_the_last_line_of_a_side_counts_and_its_failure_is_told():

@@ -10,8 +10,6 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 SIDES = Path(__file__).parents[1] / "peers"
-
-
 # A line of JSON, as sides report.
 _ASK_JAX = (
     "import jax, json; first = jax.devices()[0];"

@@ -105,7 +105,7 @@ class Stopwatch:
         prompt_tokens: int,
         answer_tokens: int,
         versions: dict[str, str],
-        device: str = "cpu",
+        device: str,
         device_bytes: int | None = None,
     ) -> None:
         """Prints the one line that `grpo_step` reads.

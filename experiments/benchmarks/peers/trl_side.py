@@ -149,7 +149,7 @@ def _generation(work: Work) -> dict:
     # No token ends an answer.
     options = {"min_new_tokens": work.answer}
     if work.kind == "vlm":
-        # A random model draws them, and fails where there is a placeholder without an image.
+        # A random model would draw placeholders, and the loss fails at one without an image.
         numbers = model_numbers(work)
         options["suppress_tokens"] = [numbers["image_token_id"], numbers["video_token_id"]]
     return options
