@@ -6,7 +6,8 @@ the way that its users have to the same numbers runs beside us, in the virtual e
 same model with all attention maps (`output_attentions`), and its own plain pass (sdpa).
 
 Memory is XLA's count of temporaries for us, and for `transformers` what the process took above the imported libraries.
-Maps are the T x T numbers, in float32, of all layers and heads.
+On a GPU that is what was allocated there beside the weights. Maps are the T x T numbers of all layers and heads, in the
+type that is computed in.
 """
 
 import argparse
@@ -20,7 +21,7 @@ import jax.numpy as jnp
 
 from experiments.benchmarks.common.command import benchmark_parser, run_benchmark
 from experiments.benchmarks.common.environments import SIDES, peer_python, run_side
-from experiments.benchmarks.common.small_model import small_model, text_prompt
+from experiments.benchmarks.common.sizes import SIZES, add_size, sized_model, text_prompt
 from experiments.benchmarks.common.timing import quartiles, take_turns, title
 from mmrpt_jax.models import VLM, BranchTokens, PromptTokens, VLMConfig, initialise
 
@@ -32,6 +33,7 @@ _INSTRUCTION = 64
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point."""
     parser = benchmark_parser("dependency", __doc__, repeats=7)
+    add_size(parser)
     parser.add_argument("--tokens", type=int, nargs="+", default=[1024, 2048, 4096], help="T")
     parser.add_argument("--transformers", action="store_true", help="run `transformers` beside us")
     parser.add_argument(
@@ -42,14 +44,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def measure_dependency(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Rows for every length."""
-    model = small_model()
+    model = sized_model(options.size, options.dtype)
     params = initialise(model, jax.random.key(0))
     rows: list[dict[str, Any]] = []
     for tokens in options.tokens:
         rows += ours(model, params, tokens, repeats=options.repeats)
         if options.transformers:
-            python = str(peer_python("trl", options.environments.absolute()))
-            rows += theirs([python, str(SIDES / "transformers_side.py")], tokens, repeats=options.repeats)
+            rows += theirs(options, model, tokens)
     return rows
 
 
@@ -68,22 +69,29 @@ def ours(model: VLMConfig, params: Any, tokens: int, *, repeats: int) -> Iterato
     for name, program in compiled.items():
         held = program.memory_analysis().temp_size_in_bytes
         ratios = [turn[name] / turn["plain"] for turn in turns]
-        yield _row(
-            tokens, "ours", name, quartiles([turn[name] for turn in turns])[1], quartiles(ratios)[1], held
-        )
+        middle = quartiles([turn[name] for turn in turns])[1]
+        yield _row(model, tokens, "ours", name, middle, quartiles(ratios)[1], held)
 
 
-def theirs(command: Sequence[str], tokens: int, *, repeats: int) -> Iterator[dict[str, Any]]:
+def theirs(options: argparse.Namespace, model: VLMConfig, tokens: int) -> Iterator[dict[str, Any]]:
     """Their plain pass and their maps, a process for each, so that each has its own peak of memory."""
+    python = peer_python("trl", options.environments.absolute())
+    text = SIZES[options.size]["text_config"]
+    work = {
+        "tokens": tokens,
+        "visual": visual(tokens),
+        "repeats": options.repeats,
+        # But for rotary positions: those of text alone have no sections.
+        "decoder": {name: value for name, value in text.items() if not name.startswith("rope")},
+        "dtype": options.dtype,
+        "device": "cuda" if jax.default_backend() == "gpu" else "cpu",
+    }
     plain = 0.0
     for name in ("plain", "maps"):
-        found = run_side(
-            command, {"mode": name, "tokens": tokens, "visual": visual(tokens), "repeats": repeats}
-        )
+        found = run_side([str(python), str(SIDES / "transformers_side.py")], work | {"mode": name})
         middle = quartiles(found["seconds"])[1]
         plain = plain or middle
-        held = (found["peak_mib"] - found["libraries_mib"]) * 2**20
-        yield _row(tokens, "transformers", name, middle, middle / plain, held)
+        yield _row(model, tokens, "transformers", name, middle, middle / plain, found["held_bytes"])
 
 
 def visual(tokens: int) -> int:
@@ -105,12 +113,13 @@ def behind(model: VLMConfig, params: Any, prompt: PromptTokens, caption: BranchT
     return hidden, seen.mass, seen.received
 
 
-def _row(tokens: int, who: str, work: str, seconds: float, of_plain: float, held: float) -> dict[str, Any]:
-    model = small_model().decoder
-    maps = model.layers * model.heads * tokens**2 * 4
-    return dict(
-        zip(COLUMNS, (tokens, who, work, 1e3 * seconds, of_plain, held / 2**20, held / maps), strict=True)
-    )
+def _row(
+    model: VLMConfig, tokens: int, who: str, work: str, seconds: float, of_plain: float, held: float
+) -> dict[str, Any]:
+    number = jnp.dtype(model.compute_dtype).itemsize
+    maps = model.decoder.layers * model.decoder.heads * tokens**2 * number
+    values = (tokens, who, work, 1e3 * seconds, of_plain, held / 2**20, held / maps)
+    return dict(zip(COLUMNS, values, strict=True))
 
 
 if __name__ == "__main__":

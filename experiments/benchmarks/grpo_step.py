@@ -1,8 +1,9 @@
 """One GRPO step beside its peers: `python -m experiments.benchmarks.grpo_step --peer trl tunix`.
 
-All sides compute the same thing in turn, A B A B, each in a process of its own: the same small model in float32, one
-prompt, G answers of R tokens, one update; token counts are checked. A peer is installed in a virtual environment on
-first use. The table has medians over the rounds, and our ratio to each peer as the median and range of the rounds'.
+All sides compute the same thing in turn, A B A B, each in a process of its own: the same model, one prompt, G answers
+of R tokens, one update; token counts are checked. A peer is installed in a virtual environment on first use. The table
+has medians over the rounds, and our ratio to each peer as the median and range of the rounds'. Peers compute on a GPU
+where we do.
 """
 
 import argparse
@@ -15,19 +16,22 @@ from pathlib import Path
 from typing import Any
 
 from experiments.benchmarks.common.command import benchmark_parser, run_benchmark, several
-from experiments.benchmarks.common.environments import PEERS, run_side, side_command
+from experiments.benchmarks.common.environments import PEERS, ask_device, run_side, side_command
+from experiments.benchmarks.common.sizes import add_size, of_model
 from experiments.benchmarks.grpo.material import write_material
 from experiments.benchmarks.grpo.work import Work
 
 COLUMNS = (
     "work",
     "side",
+    "device",
     "step",
     "generate",
     "score",
     "update",
     "MiB",
     "above libraries",
+    "device MiB",
     "times ours",
     "range",
 )
@@ -36,6 +40,7 @@ COLUMNS = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point."""
     parser = benchmark_parser("grpo_step", __doc__, repeats=3)
+    add_size(parser)
     parser.add_argument(
         "--kind", nargs="+", default=["text"], choices=("text", "vlm"), help="without or with an image"
     )
@@ -45,25 +50,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--answer", type=int, nargs="+", default=[64], help="R, tokens of an answer")
     parser.add_argument("--peer", nargs="*", default=[], choices=sorted(PEERS), help="who runs beside us")
-    parser.add_argument("--lean", action="store_true", help="run every side in its leanest setting, too")
+    parser.add_argument("--lean", action="store_true", help="run peers in their leanest setting, too")
     parser.add_argument(
         "--steps", type=several, default=6, help="steps of a process; the first is not counted"
     )
     parser.add_argument(
         "--environments", type=Path, default=Path("runs/peers"), help="where peers are installed"
     )
-    return run_benchmark(parser, measure_steps, COLUMNS, "One GRPO step on CPU, seconds", argv)
+    return run_benchmark(
+        parser, measure_steps, COLUMNS, lambda options: f"One GRPO step{of_model(options)}, seconds", argv
+    )
 
 
 def measure_steps(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """A row for every size and side, printed as they come."""
+    """A row for every shape and side, printed as they come."""
     environments = options.environments.absolute()
     folder = environments / "material"
-    write_material(folder, itertools.product(options.kind, options.prompt))
+    write_material(folder, itertools.product(options.kind, options.prompt), options.size)
+    gpu = ask_device().platform == "gpu"
     commands = {name: side_command(name, environments) for name in ("ours", *options.peer)}
     rows: list[dict[str, Any]] = []
-    for size in itertools.product(options.kind, options.group, options.prompt, options.answer):
-        work = Work(*size, steps=options.steps, folder=str(folder))
+    for shape in itertools.product(options.kind, options.group, options.prompt, options.answer):
+        work = Work(*shape, steps=options.steps, folder=str(folder), dtype=options.dtype, gpu=gpu)
         sides = list(sides_of(work, commands, lean=options.lean))
         rounds = [
             {side: run_side(commands[side[0]], work._replace(lean=side[1])._asdict()) for side in sides}
@@ -80,7 +88,7 @@ def sides_of(work: Work, names: Iterable[str], *, lean: bool) -> Iterator[tuple[
     for name in names:
         if name == "ours" or work.kind in PEERS[name].kinds:
             yield name, False
-            if lean and (name == "ours" or PEERS[name].has_lean):
+            if lean and name != "ours" and PEERS[name].has_lean:
                 yield name, True
 
 
@@ -94,16 +102,19 @@ def summarise(
             key: statistics.median(report[key] for report in reports)
             for key in ("step", "collect", "generate", "peak_mib", "libraries_mib")
         }
+        device_mib = [report["device_mib"] for report in reports if "device_mib" in report]
         ratios = [found[name, lean]["step"] / found["ours", False]["step"] for found in rounds]
         yield {
             "work": f"{work.kind} G={work.group} P={work.prompt} R={work.answer}",
             "side": f"{name}, lean" if lean else name,
+            "device": reports[0]["device"],
             "step": middle["step"],
             "generate": middle["generate"],
             "score": middle["collect"] - middle["generate"],
             "update": middle["step"] - middle["collect"],
             "MiB": round(middle["peak_mib"]),
             "above libraries": round(middle["peak_mib"] - middle["libraries_mib"]),
+            "device MiB": round(statistics.median(device_mib)) if device_mib else None,
             "times ours": statistics.median(ratios),
             "range": f"{min(ratios):.2f}-{max(ratios):.2f}",
             "versions": reports[0]["versions"],

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments.benchmarks.common.command import benchmark_parser, run_benchmark
-from experiments.benchmarks.common.small_model import small_model, text_prompt
+from experiments.benchmarks.common.sizes import sized_model, text_prompt
 from experiments.benchmarks.common.timing import quartiles, take_turns, title
 from mmrpt_jax.models import LatentConfig, UnifiedConfig, initialise
 from mmrpt_jax.objectives import timesteps
@@ -51,7 +51,7 @@ def many(text: str) -> int:
 def measure_drawing(options: argparse.Namespace) -> list[dict[str, Any]]:
     """A row for every size."""
     latent = LatentConfig(channels=16, downsample=8, height=16, width=16)
-    model = UnifiedConfig(small_model(), latent, experts="dense")
+    model = UnifiedConfig(sized_model(), latent, experts="dense")
     params = initialise(model, jax.random.key(0))
     sizes = itertools.product(options.group, options.prompt)
     return [measure(model, params, *size, options.steps, repeats=options.repeats) for size in sizes]

@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from experiments.benchmarks.common.command import benchmark_parser, run_benchmark
-from experiments.benchmarks.common.small_model import small_model
+from experiments.benchmarks.common.sizes import sized_model
 from experiments.benchmarks.common.timing import quartiles, take_turns, title
 from experiments.benchmarks.grpo.material import write_material
 from experiments.benchmarks.grpo.ours import open_processor
@@ -50,9 +50,9 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         write_material(Path(folder), [("vlm", _SHAPE["prompt"])])
         work = Work(kind="vlm", steps=1, folder=folder, **_SHAPE)
-        processor = open_processor(work, Path(folder))
+        processor = open_processor(work, sized_model())
         pixels = np.asarray(Image.open(Path(folder, "image.png")))
-        # The other tokenizer is full of dummies, which slow it down.
+        # The other tokenizer's vocabulary is made up.
         tokenizer, caption = (
             load_tokenizer(SCENES_TOKENIZER),
             describe(sample_scene(WORLDS["biased"], 0, 0), 0, 0).text,
@@ -90,7 +90,7 @@ def _photograph() -> bytes:
 
 def _update(inputs: Any):
     """A policy update on one prompt and its answers, from random weights."""
-    model, shape = small_model(), (1, _SHAPE["group"], _SHAPE["answer"])
+    model, shape = sized_model(), (1, _SHAPE["group"], _SHAPE["answer"])
     banned, optimizer = (
         jnp.zeros(model.vocab_size, bool),
         make_optimizer(learning_rate=LEARNING_RATE, steps=1),

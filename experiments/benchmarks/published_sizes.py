@@ -1,7 +1,9 @@
 """Models of published sizes, without their weights: what their `config.json` says, put down here."""
 
+import functools
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import Any
 
 from mmrpt_jax.models import VLMConfig
 from mmrpt_jax.models.config import UnifiedConfig
@@ -63,8 +65,12 @@ _BAGEL_SHAPES = {
 }
 
 
-def _qwen(sizes: Mapping) -> VLMConfig:
-    return qwen2_5_vl.model_config(_QWEN_TEXT | sizes | {"vision_config": _QWEN_TOWER})
+def _qwen(sizes: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "text_config": _QWEN_TEXT | sizes,
+        "vision_config": _QWEN_TOWER | {"out_hidden_size": sizes["hidden_size"]},
+        "tie_word_embeddings": sizes["tie_word_embeddings"],
+    }
 
 
 def _bagel() -> UnifiedConfig:
@@ -74,11 +80,12 @@ def _bagel() -> UnifiedConfig:
     return bagel.model_config(numbers, _BAGEL_SHAPES, image_marks=(151652, 151653), image_size=(512, 512))
 
 
+# The files themselves, as `transformers` reads them too.
+QWEN2_5_VL: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {"qwen2_5_vl_3b": _qwen(_TEXT_3B), "qwen2_5_vl_7b": _qwen(_TEXT_7B)}
+)
 # Each in float32, without adapters.
 PUBLISHED: Mapping[str, Callable[[], VLMConfig | UnifiedConfig]] = MappingProxyType(
-    {
-        "qwen2_5_vl_3b": lambda: _qwen(_TEXT_3B),
-        "qwen2_5_vl_7b": lambda: _qwen(_TEXT_7B),
-        "bagel_7b": _bagel,
-    }
+    {name: functools.partial(qwen2_5_vl.model_config, numbers) for name, numbers in QWEN2_5_VL.items()}
+    | {"bagel_7b": _bagel}
 )

@@ -16,18 +16,20 @@ import jax
 import jax.numpy as jnp
 
 from experiments.benchmarks.common.command import benchmark_parser, run_benchmark
-from experiments.benchmarks.common.small_model import small_model, text_prompt
+from experiments.benchmarks.common.sizes import add_size, sized_model, text_prompt
 from experiments.benchmarks.common.timing import quartiles, take_turns, title
 from mmrpt_jax.models import VLM, VLMConfig, count_parameters, initialise
 from mmrpt_jax.sampling import make_rollout
 
 COLUMNS = ("G", "P", "R", "prefill ms", "decode ms", "tokens/s", "floor ms", "of bandwidth")
-_COPIED = 1 << 28  # bytes; more than caches hold
+# Bytes; more than caches hold, and on a card enough that starting the copy is not what is measured.
+_COPIED, _COPIED_ON_CARD = 1 << 28, 1 << 32
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point."""
     parser = benchmark_parser("rollout", __doc__, repeats=7)
+    add_size(parser)
     parser.add_argument("--group", type=int, nargs="+", default=[4, 8, 16], help="G, answers behind a prompt")
     parser.add_argument(
         "--prompt", type=int, nargs="+", default=[256, 640, 1300], help="P, tokens of a prompt"
@@ -38,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def measure_rollouts(options: argparse.Namespace) -> list[dict[str, Any]]:
     """A row for every size."""
-    model = small_model()
+    model = sized_model(options.size, options.dtype)
     params = initialise(model, jax.random.key(0))
     sizes = itertools.product(options.group, options.prompt, options.answer)
     return [measure(model, params, *size, repeats=options.repeats) for size in sizes]
@@ -51,9 +53,10 @@ def measure(
     tokens = text_prompt(prompt)
     # No token ends an answer.
     rollout = jax.jit(make_rollout(model, group_size=group, max_tokens=answer, end_ids=()))
+    copied = _COPIED if jax.default_backend() == "cpu" else _COPIED_ON_CARD
     prefill = jax.jit(lambda p, t: VLM(model).apply({"params": p}, None, t, method=VLM.encode_prompt))
     works: dict[str, Callable[[], Any]] = {
-        "copy": copying(),
+        "copy": copying(copied),
         "prefill": lambda: prefill(params, tokens),
         "rollout": lambda: rollout(params, None, tokens, jax.random.key(0)),
     }
@@ -61,7 +64,7 @@ def measure(
     decode = [turn["rollout"] - turn["prefill"] for turn in turns]
     read = bytes_to_read(model, params, group=group, prompt=prompt, answer=answer)
     # A copy reads and writes.
-    floors = [read * turn["copy"] / (2 * _COPIED) for turn in turns]
+    floors = [read * turn["copy"] / (2 * copied) for turn in turns]
     middle = quartiles(decode)[1]
     shares = [floor / seconds for floor, seconds in zip(floors, decode, strict=True)]
     prefilled = 1e3 * quartiles([turn["prefill"] for turn in turns])[1]
@@ -71,20 +74,23 @@ def measure(
     )
 
 
-def copying() -> Callable[[], Any]:
-    """Copies an array that no cache holds."""
-    array, copy = jnp.ones(_COPIED // 4), jax.jit(lambda x: x + 1)
+def copying(size: int) -> Callable[[], Any]:
+    """Copies an array of so many bytes."""
+    array, copy = jnp.ones(size // 4), jax.jit(lambda x: x + 1)
     return lambda: copy(array)
 
 
 def bytes_to_read(model: VLMConfig, params: Any, *, group: int, prompt: int, answer: int) -> int:
     """Bytes that `answer` decoding steps cannot do without."""
-    decoder, number = model.decoder, 4
+    decoder = model.decoder
     weights = count_parameters(params["decoder"]) + model.vocab_size * decoder.width
-    per_position = 2 * decoder.layers * decoder.kv_heads * decoder.head_dim
+    keys_values = 2 * decoder.layers * decoder.kv_heads * decoder.head_dim
     # In step i, each branch has i keys of its own.
-    own = group * answer * (answer - 1) // 2
-    return number * (answer * (weights + prompt * per_position) + own * per_position)
+    positions = answer * prompt + group * answer * (answer - 1) // 2
+    return (
+        answer * weights * jnp.dtype(model.param_dtype).itemsize
+        + positions * keys_values * jnp.dtype(model.compute_dtype).itemsize
+    )
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 
-from experiments.benchmarks.common.small_model import text_prompt
+from experiments.benchmarks.common.sizes import text_prompt
 from experiments.benchmarks.image_rollout import every_step, once
 from experiments.benchmarks.rollout import bytes_to_read
 from mmrpt_jax.models import LatentConfig, UnifiedConfig, initialise
@@ -19,6 +19,8 @@ def test_bytes_by_hand(tiny_model):
     # Three steps read the weights and ten prompt positions; of two branches, 0, 1 and 2 positions.
     expected = 4 * (3 * (weights + 10 * 32) + 2 * (0 + 1 + 2) * 32)
     assert bytes_to_read(tiny_model, params, group=2, prompt=10, answer=3) == expected
+    half = dataclasses.replace(tiny_model, param_dtype="bfloat16", compute_dtype="bfloat16")
+    assert bytes_to_read(half, params, group=2, prompt=10, answer=3) == expected // 2
 
 
 def test_both_ways_draw_the_same(tiny_model):

@@ -17,8 +17,8 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from experiments.benchmarks.common.shapes import Shape, shaped_preset
 from experiments.benchmarks.published_sizes import PUBLISHED
-from experiments.configs import lvrpo_bagel, mmrpt_qwen2_5_vl
 from mmrpt_jax.models import VLMConfig, abstract_parameters
 from mmrpt_jax.models.sharding import make_mesh
 from mmrpt_jax.reporting.command_line import Parser, run_command
@@ -40,36 +40,12 @@ PROMPTS = ("shared", "copied")
 _COLUMNS = ("slice", "prompts", *COLUMNS, "GB of activations")
 
 
-@dataclasses.dataclass(frozen=True)
-class Shape:
-    """B groups of G answers of R tokens behind P tokens, among them those of an image of so many patches."""
-
-    prompts: int
-    group: int
-    prompt_tokens: int
-    branch_tokens: int
-    patches: int
-
-    def copied(self) -> "Shape":
-        """The same answers, each behind a prompt of its own."""
-        return dataclasses.replace(self, prompts=self.prompts * self.group, group=1)
-
-
 def configured(model: str, shape: Shape, *, gather: bool = False) -> tuple[ConfigDict, Callable[..., Any]]:
     """The preset of a published model with this shape, and what builds its programs from a mesh."""
     published = PUBLISHED[model]()
     unified = not isinstance(published, VLMConfig)
-    config = (lvrpo_bagel if unified else mmrpt_qwen2_5_vl).get_config()
-    config.data.update(
-        prompt_lengths=(shape.prompt_tokens,),
-        branch_lengths=(shape.branch_tokens,),
-        patch_counts=(shape.patches,),
-    )
+    config = shaped_preset(shape, unified=unified)
     config.train.gather_to_sample = gather
-    for section in ("understanding", "generation") if unified else ("rl",):
-        config[section].update(
-            prompts_per_step=shape.prompts, group_size=shape.group, oversample=1, micro_batches=1
-        )
     if unified:
         model_config = dataclasses.replace(published, vlm=with_training(published.vlm, config))
         return config, functools.partial(lvrpo_programs, config, model_config)

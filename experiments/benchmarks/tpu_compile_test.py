@@ -1,7 +1,8 @@
 import pytest
 
+from experiments.benchmarks.common.shapes import Shape
 from experiments.benchmarks.published_sizes import PUBLISHED
-from experiments.benchmarks.tpu_compile import Shape, compare, configured
+from experiments.benchmarks.tpu_compile import compare, configured
 from mmrpt_jax.models import abstract_parameters, count_parameters
 
 SHAPE = Shape(prompts=4, group=8, prompt_tokens=100, branch_tokens=20, patches=256)

@@ -2,6 +2,9 @@
 
 One large product is the yardstick; it takes turns with the updates, so that whatever else the machine does slows all of
 them. FLOPs are counted from shapes, the backward pass as two forward passes (`mmrpt_jax/training/compute.py`).
+
+Updates are those of the scenes' experiment, or, with `--size`, of the preset of Qwen2.5-VL with a model of that size:
+one prompt of P tokens with its image, G answers of R tokens, all weights in training, layers computed twice.
 """
 
 import argparse
@@ -15,16 +18,21 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from experiments.benchmarks.common.command import benchmark_parser, run_benchmark
+from experiments.benchmarks.common.shapes import Shape, shaped_preset
+from experiments.benchmarks.common.sizes import add_size, sized_model
 from experiments.benchmarks.common.timing import quartiles, take_turns, title
+from experiments.benchmarks.grpo.work import PIXELS
 from experiments.configs import mmrpt_scenes
-from mmrpt_jax.models import initialise
+from mmrpt_jax.models import VLMConfig, initialise
 from mmrpt_jax.stages.mmrpt.programs import policy_update
 from mmrpt_jax.stages.opening import model_config
+from mmrpt_jax.stages.trained import with_training
 from mmrpt_jax.training.compute import update_flops
 from mmrpt_jax.training.state import TrainState, new_state
 
 COLUMNS = ("work", "GFLOP", "ms", "ms_low", "ms_high", "GFLOP/s", "of product")
-_PRODUCT = 2048
+# Rows of the product's matrices; on a card enough that starting it is not what is measured.
+_PRODUCT, _PRODUCT_ON_CARD = 2048, 8192
 
 
 class Work(NamedTuple):
@@ -42,14 +50,40 @@ class Work(NamedTuple):
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point."""
     parser = benchmark_parser("update", __doc__, repeats=10)
+    add_size(parser, default=None)
+    parser.add_argument("--group", type=int, default=8, help="with --size: G (%(default)s)")
+    parser.add_argument("--prompt", type=int, default=1300, help="with --size: P (%(default)s)")
+    parser.add_argument("--answer", type=int, default=512, help="with --size: R (%(default)s)")
     return run_benchmark(parser, measure_updates, COLUMNS, title("Policy updates"), argv)
 
 
 def measure_updates(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """The product, the scenes' update, and that of a wider model."""
+    """The product, and the updates that are asked for."""
+    rows = _PRODUCT if jax.default_backend() == "cpu" else _PRODUCT_ON_CARD
+    works = sized_works(options) if options.size else scenes_works(options)
+    return measure(product_work(rows, options.dtype), works, repeats=options.repeats)
+
+
+def scenes_works(options: argparse.Namespace) -> dict[str, Work]:
+    """The scenes' update, and that of a wider model."""
     scenes = mmrpt_scenes.get_config()
-    works = {"scenes": policy_work(scenes), "4 times as wide": policy_work(wider(scenes))}
-    return measure(product_work(_PRODUCT), works, repeats=options.repeats)
+    scenes.train.update(param_dtype=options.dtype, compute_dtype=options.dtype)
+    return {
+        name: policy_work(config, model_config(config, config.tokenizer.vocab_size))
+        for name, config in {"scenes": scenes, "4 times as wide": wider(scenes)}.items()
+    }
+
+
+def sized_works(options: argparse.Namespace) -> dict[str, Work]:
+    """The update of one prompt by a model of the size that is asked for."""
+    model = sized_model(options.size)
+    shape = Shape(
+        1, options.group, options.prompt, options.answer, patches=(PIXELS // model.vision.patch_size) ** 2
+    )
+    config = shaped_preset(shape)
+    config.train.update(param_dtype=options.dtype, compute_dtype=options.dtype)
+    name = f"G={options.group} P={options.prompt} R={options.answer}"
+    return {name: policy_work(config, with_training(model, config))}
 
 
 def wider(config: ConfigDict) -> ConfigDict:
@@ -64,15 +98,14 @@ def wider(config: ConfigDict) -> ConfigDict:
     return config
 
 
-def product_work(size: int) -> Work:
-    """A float32 product of two square matrices."""
-    matrix, multiply = jnp.ones((size, size)), jax.jit(jnp.matmul)
+def product_work(size: int, dtype: str) -> Work:
+    """A product of two square matrices; random, since ones take less power, and a card would clock higher."""
+    matrix, multiply = jax.random.normal(jax.random.key(0), (size, size), dtype), jax.jit(jnp.matmul)
     return Work(lambda: multiply(matrix, matrix), 2.0 * size**3)
 
 
-def policy_work(config: ConfigDict) -> Work:
+def policy_work(config: ConfigDict, model: VLMConfig) -> Work:
     """The update of `config`, from random weights, on a batch without padding."""
-    model = model_config(config, config.tokenizer.vocab_size)
     step, optimizer, shapes = policy_update(config, model)
     batch = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), shapes)
     update = jax.jit(step, donate_argnums=0)
@@ -87,6 +120,8 @@ def policy_work(config: ConfigDict) -> Work:
 
     prompts, group, branch_tokens = batch.branches.ids.shape
     shape = {"prompts": prompts, "prompt_tokens": batch.prompt.ids.shape[1]}
+    counts = config.data.patch_counts
+    shape["patches"] = max(counts) if counts else None
     return Work(run, update_flops(model, **shape, group=group, branch_tokens=branch_tokens))
 
 

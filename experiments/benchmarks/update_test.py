@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from experiments.benchmarks import update
 from experiments.benchmarks.common import timing
 from experiments.benchmarks.update import Work, measure, wider
@@ -35,8 +37,8 @@ def test_the_command_writes_its_table(monkeypatch, tmp_path, capsys):
     config = miniature_config()
     config.model.decoder.layers = config.model.vision.transformer.layers = 1
     # Compiled once, for both rows.
-    work = update.policy_work(config)
-    monkeypatch.setattr(update, "policy_work", lambda _: work)
+    work = update.policy_work(config, model_config(config, config.tokenizer.vocab_size))
+    monkeypatch.setattr(update, "policy_work", lambda *_: work)
     monkeypatch.setattr(update, "_PRODUCT", 8)
     assert update.main([f"--out={tmp_path / 'update'}", "--repeats=2"]) == 0
     rows = json.loads((tmp_path / "update.json").read_text())["rows"]
@@ -48,3 +50,24 @@ def test_the_command_writes_its_table(monkeypatch, tmp_path, capsys):
 def test_one_measurement_is_refused(capsys):
     assert update.main(["--repeats=1"]) == 2
     assert "1 measurement has no spread" in capsys.readouterr().err
+
+
+def test_the_update_of_a_size_sees_its_prompt_and_image(monkeypatch, tmp_path):
+    monkeypatch.setattr(update, "_PRODUCT", 8)
+    shape = ["--group=2", "--prompt=600", "--answer=4"]
+    assert (
+        update.main(["--size=tiny", "--dtype=bfloat16", *shape, f"--out={tmp_path / 'it'}", "--repeats=2"])
+        == 0
+    )
+    document = json.loads((tmp_path / "it.json").read_text())
+    assert document["title"].startswith("Policy updates of tiny in bfloat16 on ")
+    product, work = document["rows"]
+    assert product["GFLOP"] == pytest.approx(2 * 8**3 / 1e9)
+    assert work["work"] == "G=2 P=600 R=4"
+    # Width 32; per token of two layers: query and out, key and value of half the width, an MLP of 64 with a gate.
+    layer = 32 * (32 + 32 + 16 + 16 + 3 * 64)
+    decoder = 2 * (600 * (layer + 2 * 32 * 600) + 8 * (layer + 2 * 32 * 604)) + 8 * 32 * 1024
+    # 48 x 48 patches of two frames through one layer; four of them are a visual token.
+    tower = 2304 * (2 * 14 * 14 * 3 * 32 + 32 * (4 * 32 + 3 * 32) + 2 * 32 * 2304)
+    connector = 576 * (128 * 128 + 128 * 32)
+    assert work["GFLOP"] == pytest.approx(3 * 2 * (decoder + tower + connector) / 1e9)

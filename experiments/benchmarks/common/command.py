@@ -28,16 +28,25 @@ def run_benchmark(
     parser: Parser,
     measure: Callable[[argparse.Namespace], Sequence[dict[str, Any]]],
     columns: Sequence[str],
-    title: str,
+    title: Callable[[argparse.Namespace], str],
     argv: Sequence[str] | None,
 ) -> int:
-    """Measures, prints the table, writes it if asked to; returns the exit code."""
+    """Measures, prints the table, writes it if asked to; returns the exit code.
+
+    Args:
+        parser: of the command line.
+        measure: what it asks for -> rows of the table.
+        columns: of the table; one that no row has a value for is left out.
+        title: what it asks for -> what was measured.
+        argv: the command line; None: that of this process.
+    """
 
     def command() -> str:
         options = parser.parse_args(argv)
         rows = measure(options)
+        shown = [column for column in columns if any(row.get(column) is not None for row in rows)]
         if options.out:
-            write_table(options.out, rows, columns, title=title, digits=2)
-        return format_table(rows, columns, digits=2)
+            write_table(options.out, rows, shown, title=title(options), digits=2)
+        return format_table(rows, shown, digits=2)
 
     return run_command(command)

@@ -10,6 +10,23 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 SIDES = Path(__file__).parents[1] / "peers"
+# A line of JSON, as sides report.
+_ASK_JAX = (
+    "import jax, json; first = jax.devices()[0];"
+    " print(json.dumps({'platform': first.platform, 'kind': first.device_kind}))"
+)
+
+
+class Device(NamedTuple):
+    """What JAX computes on.
+
+    Attributes:
+        platform: "cpu", "gpu" or "tpu".
+        kind: what its vendor calls it.
+    """
+
+    platform: str
+    kind: str
 
 
 class Peer(NamedTuple):
@@ -59,6 +76,11 @@ def peer_python(name: str, folder: Path) -> Path:
         raise RuntimeError(f"pip cannot install {name}: {done.stderr.strip().splitlines()[-1]}")
     (home / "installed").touch()
     return python
+
+
+def ask_device() -> Device:
+    """What another process of JAX computes on; this one must not open a card whose memory others need whole."""
+    return Device(**run_side([sys.executable, "-c", _ASK_JAX], {}))
 
 
 def side_command(name: str, environments: Path) -> list[str]:

@@ -1,11 +1,14 @@
 """Times of several works that take turns, so that whatever else the machine does slows all of them."""
 
+import argparse
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+
+from experiments.benchmarks.common.sizes import of_model
 
 
 def take_turns(works: Mapping[str, Callable[[], Any]], *, repeats: int) -> list[dict[str, float]]:
@@ -21,9 +24,13 @@ def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
     return low, middle, high
 
 
-def title(work: str) -> str:
-    """What was measured, and on what."""
-    return f"{work} on {jax.device_count()} × {jax.devices()[0].device_kind}"
+def title(work: str) -> Callable[[argparse.Namespace], str]:
+    """What was asked for -> what was measured, with which model if one was chosen, and on what."""
+
+    def describe(options: argparse.Namespace) -> str:
+        return f"{work}{of_model(options)} on {jax.device_count()} × {jax.devices()[0].device_kind}"
+
+    return describe
 
 
 def _seconds(work: Callable[[], Any]) -> float:

@@ -1,6 +1,5 @@
 """Our side of `grpo_step`: rollout, judgement and update of the package, put together as its stages do."""
 
-import dataclasses
 import functools
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -12,14 +11,14 @@ import numpy as np
 from jax.sharding import Mesh
 from PIL import Image
 
-from experiments.benchmarks.common.small_model import small_model
+from experiments.benchmarks.common.sizes import model_in
 from experiments.benchmarks.grpo.work import (
     LEARNING_RATE,
     PIXELS,
-    TOWER,
     Stopwatch,
     Work,
     from_command_line,
+    model_numbers,
     prompts,
 )
 from mmrpt_jax.data.checkpoint_processor import CheckpointProcessor
@@ -36,14 +35,13 @@ from mmrpt_jax.training.policy import make_policy_step
 from mmrpt_jax.training.reinforce import make_reinforcement_step
 from mmrpt_jax.training.state import TrainState, compile_step, make_optimizer, new_state
 
-_PATCHES = (PIXELS // TOWER["patch_size"]) ** 2
-
 
 def main(work: Work) -> None:
     """Takes the steps and prints one line about them."""
     watch, mesh = Stopwatch(), make_mesh()
-    folder = Path(work.folder)
-    processor, model = open_processor(work, folder), open_model(work)
+    # As the presets of published checkpoints have it.
+    model = model_in(model_numbers(work), work.dtype, remat="keep_attention")
+    processor = open_processor(work, model)
     step, optimizer = make_step(work, watch, model, processor)
     # Text has no use for the tower.
     trains = None if work.kind == "vlm" else lambda path: not path.startswith("vision")
@@ -61,7 +59,16 @@ def main(work: Work) -> None:
         state = whole(state, number)
     [(prompt_tokens, answer_tokens)] = shapes
     versions = {name: version(name) for name in ("jax", "flax", "optax")}
-    watch.report(work, prompt_tokens=prompt_tokens, answer_tokens=answer_tokens, versions=versions)
+    device = jax.devices()[0]
+    watch.report(
+        work,
+        prompt_tokens=prompt_tokens,
+        answer_tokens=answer_tokens,
+        versions=versions,
+        device=device.device_kind,
+        # A CPU counts nothing.
+        device_bytes=(device.memory_stats() or {}).get("peak_bytes_in_use"),
+    )
 
 
 def make_step(work: Work, watch: Stopwatch, model: VLMConfig, processor: CheckpointProcessor):
@@ -83,20 +90,12 @@ def make_step(work: Work, watch: Stopwatch, model: VLMConfig, processor: Checkpo
     return make_reinforcement_step(collect, compile_step(update), jax.random.key(0)), optimizer
 
 
-def open_processor(work: Work, folder: Path) -> CheckpointProcessor:
+def open_processor(work: Work, model: VLMConfig) -> CheckpointProcessor:
     """What the model reads, in buckets that fit exactly."""
-    text = image_text("qwen2_5_vl")
+    folder, text = Path(work.folder), image_text("qwen2_5_vl")
     tokenizer = load_checkpoint_tokenizer(folder, image_token=text.token)
-    buckets = {"lengths": (work.prompt,), "patch_counts": (_PATCHES,)}
+    buckets = {"lengths": (work.prompt,), "patch_counts": ((PIXELS // model.vision.patch_size) ** 2,)}
     return CheckpointProcessor(tokenizer, read_preprocessor(folder), text, **buckets)
-
-
-def open_model(work: Work) -> VLMConfig:
-    """The model that the peers build from the same numbers."""
-    model = small_model()
-    return dataclasses.replace(
-        model, decoder=dataclasses.replace(model.decoder, remat="keep_attention" if work.lean else "none")
-    )
 
 
 def open_batch(work: Work, processor: CheckpointProcessor, number: int, mesh: Mesh) -> PromptBatch:

@@ -1,4 +1,4 @@
-"""One GRPO step that every side computes: the same small model, prompts of the same tokens, answers of the same length.
+"""One GRPO step that every side computes: the same model, prompts of the same tokens, answers of the same length.
 
 This file and the peers' own import nothing of ours: a peer runs in a virtual environment of its own.
 """
@@ -11,34 +11,7 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-# Qwen2.5's shape, small enough for two cores; the tower is Qwen2.5-VL's.
-DECODER = {
-    "vocab_size": 8192,
-    "hidden_size": 256,
-    "intermediate_size": 768,
-    "num_hidden_layers": 8,
-    "num_attention_heads": 8,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 4096,
-    "tie_word_embeddings": True,
-    "hidden_act": "silu",
-    "rms_norm_eps": 1e-6,
-}
-TOWER = {
-    "depth": 4,
-    "hidden_size": 128,
-    "intermediate_size": 256,
-    "num_heads": 4,
-    "out_hidden_size": 256,
-    "hidden_act": "silu",
-    "patch_size": 14,
-    "spatial_merge_size": 2,
-    "temporal_patch_size": 2,
-    "fullatt_block_indexes": [0, 1, 2, 3],
-    "window_size": 112,
-}
-ROTARY = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [4, 6, 6]}
-# 24 x 24 visual tokens.
+# Of the image: 24 x 24 visual tokens in every size.
 PIXELS = 672
 LEARNING_RATE = 1e-6
 # The ratio is clipped to 1 ± this.
@@ -54,8 +27,10 @@ class Work(NamedTuple):
         prompt: P, tokens of the prompt; of the VLM's, 576 are an image's.
         answer: R, tokens of every answer; none ends early.
         steps: how many; the first one compiles and is not counted.
-        folder: where `material` lies.
-        lean: compute in the side's leanest setting: micro-batches of one answer, or layers computed twice.
+        folder: where `material` lies; its `config.json` says how large the model is.
+        dtype: what parameters are kept in and activations computed in.
+        gpu: whether peers compute on a GPU, as we do then.
+        lean: compute in a peer's leanest setting: micro-batches of one answer.
     """
 
     kind: str
@@ -64,6 +39,8 @@ class Work(NamedTuple):
     answer: int
     steps: int
     folder: str
+    dtype: str = "float32"
+    gpu: bool = False
     lean: bool = False
 
 
@@ -82,6 +59,11 @@ def read_argument() -> dict[str, Any]:
 def json_line(**values: Any) -> None:
     """Prints the line that a side's report is."""
     print(json.dumps(values), flush=True)
+
+
+def model_numbers(work: Work) -> dict[str, Any]:
+    """The model's `config.json`."""
+    return json.loads(Path(work.folder, "config.json").read_text())
 
 
 def prompts(work: Work) -> list[str]:
@@ -116,8 +98,25 @@ class Stopwatch:
         """Writes a time down that somebody else has taken."""
         self.seconds.setdefault(name, []).append(seconds)
 
-    def report(self, work: Work, *, prompt_tokens: int, answer_tokens: int, versions: dict[str, str]) -> None:
+    def report(
+        self,
+        work: Work,
+        *,
+        prompt_tokens: int,
+        answer_tokens: int,
+        versions: dict[str, str],
+        device: str,
+        device_bytes: int | None = None,
+    ) -> None:
         """Prints the one line that `grpo_step` reads.
+
+        Args:
+            work: what was asked for.
+            prompt_tokens: of the prompts that were computed.
+            answer_tokens: likewise of the answers.
+            versions: of the libraries.
+            device: what they computed on.
+            device_bytes: the most that was in its memory, where it has a memory of its own.
 
         Raises:
             ValueError: other shapes were computed than were asked for.
@@ -128,7 +127,9 @@ class Stopwatch:
         medians = {name: statistics.median(values[1:]) for name, values in self.seconds.items()}
         peak = peak_mib()
         memory = {"peak_mib": peak, "libraries_mib": self._libraries}
-        json_line(**medians, **memory, versions=versions)
+        if device_bytes is not None:
+            memory["device_mib"] = device_bytes / 2**20
+        json_line(**medians, **memory, device=device, versions=versions)
 
 
 def peak_mib() -> float:

@@ -11,10 +11,10 @@ import torch
 import transformers
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "grpo"))
-from work import DECODER, json_line, peak_mib, read_argument
+from work import json_line, peak_mib, read_argument
 
 
-def main(mode: str, tokens: int, visual: int, repeats: int) -> None:
+def main(mode: str, tokens: int, visual: int, repeats: int, decoder: dict, dtype: str, device: str) -> None:
     """Runs and prints one line.
 
     Args:
@@ -22,15 +22,20 @@ def main(mode: str, tokens: int, visual: int, repeats: int) -> None:
         tokens: T.
         visual: how many of them, the first, are the image's.
         repeats: measurements.
+        decoder: its `config.json`.
+        dtype: of its parameters and activations.
+        device: "cpu" or "cuda".
     """
     libraries = peak_mib()
     torch.set_num_threads(os.cpu_count())
     torch.manual_seed(0)
+    torch.set_default_device(device)
     config = transformers.Qwen2Config(
-        **DECODER | {"max_position_embeddings": tokens},
+        **decoder | {"max_position_embeddings": tokens},
         attn_implementation="eager" if mode == "maps" else "sdpa",
     )
-    model = transformers.Qwen2Model(config).eval()
+    model = transformers.AutoModel.from_config(config, dtype=getattr(torch, dtype)).eval()
+    weights = torch.cuda.memory_allocated() if device == "cuda" else 0
     ids, caption = torch.ones(1, tokens, dtype=torch.long), torch.arange(tokens) >= tokens // 2
 
     @torch.no_grad()
@@ -41,13 +46,21 @@ def main(mode: str, tokens: int, visual: int, repeats: int) -> None:
         seen = [layer[..., caption, :visual] for layer in found.attentions]
         return [(layer.sum(-1), layer.sum(-2)) for layer in seen]
 
+    def wait() -> float:
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
     run()
     seconds = []
     for _ in range(repeats):
-        start = time.perf_counter()
+        start = wait()
         run()
-        seconds.append(time.perf_counter() - start)
-    json_line(seconds=seconds, peak_mib=peak_mib(), libraries_mib=libraries)
+        seconds.append(wait() - start)
+    held = (
+        torch.cuda.max_memory_allocated() - weights if device == "cuda" else 2**20 * (peak_mib() - libraries)
+    )
+    json_line(seconds=seconds, held_bytes=held)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""TRL's side of `grpo_step`, run by a Python that has `trl`: GRPOTrainer as its documentation uses it, on CPU."""
+"""TRL's side of `grpo_step`, run by a Python that has `trl`: GRPOTrainer as its documentation uses it."""
 
 import os
 import sys
@@ -16,7 +16,7 @@ from PIL import Image
 from trl import GRPOConfig, GRPOTrainer
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "grpo"))
-from work import CLIP, LEARNING_RATE, PIXELS, Stopwatch, Work, from_command_line, prompts
+from work import CLIP, LEARNING_RATE, PIXELS, Stopwatch, Work, from_command_line, model_numbers, prompts
 
 
 class _NoVideos:
@@ -38,12 +38,17 @@ def main(work: Work) -> None:
     torch.manual_seed(0)
     transformers.logging.set_verbosity_error()
 
+    def settled(result=None):
+        if work.gpu:
+            torch.cuda.synchronize()
+        return result
+
     class Trainer(GRPOTrainer):
-        _generate_single_turn = watch.timed("generate", GRPOTrainer._generate_single_turn)
+        _generate_single_turn = watch.timed("generate", GRPOTrainer._generate_single_turn, settled)
 
         def _generate_and_score_completions(self, inputs):
             start = time.perf_counter()
-            found = super()._generate_and_score_completions(inputs)
+            found = settled(super()._generate_and_score_completions(inputs))
             watch.add("collect", time.perf_counter() - start)
             shapes.add((found["prompt_ids"].shape[1], found["completion_ids"].shape[1]))
             return found
@@ -53,6 +58,7 @@ def main(work: Work) -> None:
             self._start = time.perf_counter()
 
         def on_step_end(self, *_, **__):
+            settled()
             watch.add("step", time.perf_counter() - self._start)
 
     reader = _reader(work)
@@ -66,17 +72,27 @@ def main(work: Work) -> None:
     ).train()
     [(prompt_tokens, answer_tokens)] = shapes
     versions = {name: version(name) for name in ("trl", "torch", "transformers")}
-    watch.report(work, prompt_tokens=prompt_tokens, answer_tokens=answer_tokens, versions=versions)
+    watch.report(
+        work,
+        prompt_tokens=prompt_tokens,
+        answer_tokens=answer_tokens,
+        versions=versions,
+        device=torch.cuda.get_device_name() if work.gpu else "cpu",
+        device_bytes=torch.cuda.max_memory_allocated() if work.gpu else None,
+    )
 
 
 def _model(work: Work):
     config = transformers.AutoConfig.from_pretrained(work.folder)
-    if work.kind == "vlm":
-        model = transformers.Qwen2_5_VLForConditionalGeneration(config)
-    else:
+    if work.kind == "text":
         text = config.text_config.to_dict() | {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}
         text = {name: value for name, value in text.items() if name not in ("model_type", "layer_types")}
-        model = transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**text))
+        config = transformers.Qwen2Config(**text)
+    kind = (
+        transformers.AutoModelForImageTextToText if work.kind == "vlm" else transformers.AutoModelForCausalLM
+    )
+    with torch.device("cuda" if work.gpu else "cpu"):
+        model = kind.from_config(config, dtype=getattr(torch, work.dtype))
     model.generation_config = transformers.GenerationConfig.from_pretrained(work.folder)
     # GRPOTrainer looks for what `from_pretrained` would have set.
     model.warnings_issued = getattr(model, "warnings_issued", {})
@@ -114,23 +130,37 @@ def _settings(work: Work) -> GRPOConfig:
         gradient_accumulation_steps=work.group // micro_batch,
         num_generations=work.group,
         max_completion_length=work.answer,
-        # No token ends an answer.
-        generation_kwargs={"min_new_tokens": work.answer},
+        generation_kwargs=_generation(work),
         max_steps=work.steps,
         beta=0.0,
         epsilon=CLIP,
         loss_type="grpo",
         learning_rate=LEARNING_RATE,
-        # As fast as it is on CPU: nothing is computed twice, nothing written.
-        gradient_checkpointing=False,
-        use_cpu=True,
-        bf16=False,
+        **_placement(work),
+        # Nothing is written.
         report_to=[],
         logging_steps=1000,
         save_strategy="no",
         disable_tqdm=True,
-        dataloader_pin_memory=False,
     )
+
+
+def _generation(work: Work) -> dict:
+    # No token ends an answer.
+    options = {"min_new_tokens": work.answer}
+    if work.kind == "vlm":
+        # A random model would draw placeholders, and the loss fails at one without an image.
+        numbers = model_numbers(work)
+        options["suppress_tokens"] = [numbers["image_token_id"], numbers["video_token_id"]]
+    return options
+
+
+def _placement(work: Work) -> dict:
+    if work.gpu:
+        # All else, layers computed twice among it, is as it is by default.
+        return {"bf16": work.dtype == "bfloat16"}
+    # As fast as it is on CPU: nothing is computed twice.
+    return {"use_cpu": True, "bf16": False, "gradient_checkpointing": False, "dataloader_pin_memory": False}
 
 
 def _count_letters(completions, **_) -> list[float]:

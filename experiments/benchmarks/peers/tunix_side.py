@@ -22,7 +22,7 @@ from tunix.rl.grpo import grpo_learner
 from tunix.rl.rollout import base_rollout
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "grpo"))
-from work import CLIP, DECODER, LEARNING_RATE, ROTARY, Stopwatch, Work, from_command_line, prompts
+from work import CLIP, LEARNING_RATE, Stopwatch, Work, from_command_line, model_numbers, prompts
 
 
 def main(work: Work) -> None:
@@ -61,7 +61,15 @@ def main(work: Work) -> None:
         watch.add("step", float(seconds))
     [(prompt_tokens, answer_tokens)] = shapes
     versions = {name: version(name) for name in ("google-tunix", "jax", "flax")}
-    watch.report(work, prompt_tokens=prompt_tokens, answer_tokens=answer_tokens, versions=versions)
+    device = jax.devices()[0]
+    watch.report(
+        work,
+        prompt_tokens=prompt_tokens,
+        answer_tokens=answer_tokens,
+        versions=versions,
+        device=device.device_kind,
+        device_bytes=(device.memory_stats() or {}).get("peak_bytes_in_use"),
+    )
 
 
 def _cluster(work: Work, mesh) -> rl_cluster.RLCluster:
@@ -85,31 +93,32 @@ def _cluster(work: Work, mesh) -> rl_cluster.RLCluster:
             top_p=1.0,
             top_k=None,
             # A token that is never drawn in so few steps: no answer ends early.
-            eos_tokens=[DECODER["vocab_size"] - 1],
+            eos_tokens=[model_numbers(work)["text_config"]["vocab_size"] - 1],
         ),
     )
     with mesh:
-        model = qwen2.Qwen2(qwen2.ModelConfig(**_sizes()), rngs=nnx.Rngs(0))
+        model = qwen2.Qwen2(qwen2.ModelConfig(**_sizes(work)), rngs=nnx.Rngs(0))
     # Its fresh embedding has unit variance, which makes one token certain; published ones are small.
     embedding = model.embedder.input_embedding
     embedding.value = embedding.value * 0.02
     return rl_cluster.RLCluster(actor=model, reference=None, tokenizer=tokenizer, cluster_config=config)
 
 
-def _sizes() -> dict:
+def _sizes(work: Work) -> dict:
+    text = model_numbers(work)["text_config"]
     return {
-        "num_layers": DECODER["num_hidden_layers"],
-        "vocab_size": DECODER["vocab_size"],
-        "embed_dim": DECODER["hidden_size"],
-        "hidden_dim": DECODER["intermediate_size"],
-        "num_heads": DECODER["num_attention_heads"],
-        "head_dim": DECODER["hidden_size"] // DECODER["num_attention_heads"],
-        "num_kv_heads": DECODER["num_key_value_heads"],
-        "norm_eps": DECODER["rms_norm_eps"],
-        "rope_theta": int(ROTARY["rope_theta"]),
+        "num_layers": text["num_hidden_layers"],
+        "vocab_size": text["vocab_size"],
+        "embed_dim": text["hidden_size"],
+        "hidden_dim": text["intermediate_size"],
+        "num_heads": text["num_attention_heads"],
+        "head_dim": text["hidden_size"] // text["num_attention_heads"],
+        "num_kv_heads": text["num_key_value_heads"],
+        "norm_eps": text["rms_norm_eps"],
+        "rope_theta": int(text["rope_parameters"]["rope_theta"]),
         "use_tied_embedding": True,
-        "dtype": jnp.float32,
-        "param_dtype": jnp.float32,
+        "dtype": jnp.dtype(work.dtype),
+        "param_dtype": jnp.dtype(work.dtype),
     }
 
 
