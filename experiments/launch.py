@@ -95,24 +95,23 @@ def _join_processes() -> None:
     Raises:
         ConfigError: flags are missing, or nothing tells of other processes.
     """
-    told = (_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
-    if all(value is None for value in told) and not _DISTRIBUTED.value:
-        return
-    if any(value is None for value in told):
-        if any(value is not None for value in told):
-            raise ConfigError(
-                "--coordinator, --num_processes and --process_id belong together: give all three"
-            )
-        try:
-            return start_processes()
-        except ValueError as error:
-            raise ConfigError(f"--distributed: nothing here tells of other processes ({error})") from error
-    address, count, number = told
+    address, count, number = told = (_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+    if told == (None, None, None):
+        return _find_processes() if _DISTRIBUTED.value else None
+    if None in told:
+        raise ConfigError("--coordinator, --num_processes and --process_id belong together: give all three")
     if not re.fullmatch(r".+:\d+", address):
         raise ConfigError(f"--coordinator={address} is no address: say host:port of the first process")
     if not 0 <= number < count:
         raise ConfigError(f"--process_id={number} is none of --num_processes={count}: they count from 0")
     return start_processes(address, count, number)
+
+
+def _find_processes() -> None:
+    try:
+        start_processes()
+    except ValueError as error:
+        raise ConfigError(f"--distributed: nothing here tells of other processes ({error})") from error
 
 
 def parse_flags(argv: list[str]) -> list[str]:

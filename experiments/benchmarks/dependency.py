@@ -13,14 +13,13 @@ type that is computed in.
 import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from experiments.benchmarks.common.command import benchmark_parser, run_benchmark
-from experiments.benchmarks.common.environments import SIDES, peer_python, run_side
+from experiments.benchmarks.common.environments import SIDES, add_environments, peer_python, run_side
 from experiments.benchmarks.common.sizes import SIZES, add_size, sized_model, text_prompt
 from experiments.benchmarks.common.timing import quartiles, take_turns, title
 from mmrpt_jax.models import VLM, BranchTokens, PromptTokens, VLMConfig, initialise
@@ -36,9 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_size(parser)
     parser.add_argument("--tokens", type=int, nargs="+", default=[1024, 2048, 4096], help="T")
     parser.add_argument("--transformers", action="store_true", help="run `transformers` beside us")
-    parser.add_argument(
-        "--environments", type=Path, default=Path("runs/peers"), help="where peers are installed"
-    )
+    add_environments(parser)
     return run_benchmark(parser, measure_dependency, COLUMNS, title("Scores of attention"), argv)
 
 

@@ -12,11 +12,16 @@ import json
 import statistics
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from experiments.benchmarks.common.command import benchmark_parser, run_benchmark, several
-from experiments.benchmarks.common.environments import PEERS, ask_device, run_side, side_command
+from experiments.benchmarks.common.environments import (
+    PEERS,
+    add_environments,
+    ask_device,
+    run_side,
+    side_command,
+)
 from experiments.benchmarks.common.sizes import add_size, of_model
 from experiments.benchmarks.grpo.material import write_material
 from experiments.benchmarks.grpo.work import Work
@@ -54,9 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--steps", type=several, default=6, help="steps of a process; the first is not counted"
     )
-    parser.add_argument(
-        "--environments", type=Path, default=Path("runs/peers"), help="where peers are installed"
-    )
+    add_environments(parser)
     return run_benchmark(
         parser, measure_steps, COLUMNS, lambda options: f"One GRPO step{of_model(options)}, seconds", argv
     )

@@ -21,7 +21,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from experiments.benchmarks.common.command import several
-from experiments.benchmarks.common.environments import ask_device
+from experiments.benchmarks.common.environments import add_environments, ask_device
 from experiments.benchmarks.common.sizes import add_size
 from experiments.benchmarks.published_sizes import QWEN2_5_VL
 from mmrpt_jax.reporting.command_line import Parser, UsageError, run_command
@@ -167,9 +167,7 @@ def command_line(argv: Sequence[str] | None) -> argparse.Namespace:
         "--repeats", type=several, help="measurements of each (as many as each takes by itself)"
     )
     parser.add_argument("--steps", type=int, default=6, help="of each process of `grpo_step` (%(default)s)")
-    parser.add_argument(
-        "--environments", type=Path, default=Path("runs/peers"), help="where peers are installed"
-    )
+    add_environments(parser)
     return parser.parse_args(argv)
 
 

@@ -1,7 +1,11 @@
-"""LVRPO as the paper tells it, as far as it does: one sum of rewards, G = 8, shared attention. Not yet run.
+"""LVRPO as the paper tells it, as far as it does: one sum of rewards, G = 8, shared attention.
 
 The paper (arXiv 2603.27693) sums its rewards and normalises the sum in each group, and draws and understands with one
 attention and separate MLPs. No base of that layout comes with the package: this one is trained here, first.
+
+Seed 0, drawn as asked: base 0.05 ± 0.04, sft 0.04 ± 0.04, lvrpo 0.06 ± 0.05; answered 0.72 in all. 2,000 steps make a
+base that draws too little right for rewards of the right drawing to find: strict ones are 0.05 to 0.07 of all, and 50
+steps change nothing. One core, 68 min with other work beside it, 46 of them the base; 3.8 GiB.
 
 COMMAND: python -m experiments.launch --config=experiments/configs/lvrpo_paper_scenes.py --workdir=runs/lvrpo_paper
 """

@@ -1,5 +1,6 @@
 """Peers in virtual environments of their own, made on demand."""
 
+import argparse
 import json
 import subprocess
 import sys
@@ -56,6 +57,13 @@ PEERS: Mapping[str, Peer] = MappingProxyType(
         "tunix": Peer(("google-tunix",), SIDES / "tunix_side.py", ("text",), False),
     }
 )
+
+
+def add_environments(parser: argparse.ArgumentParser) -> None:
+    """Adds `--environments`."""
+    parser.add_argument(
+        "--environments", type=Path, default=Path("runs/peers"), help="where peers are installed"
+    )
 
 
 def peer_python(name: str, folder: Path) -> Path:

@@ -1,7 +1,6 @@
 """Our side of `grpo_step`: rollout, judgement and update of the package, put together as its stages do."""
 
 import functools
-from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from experiments.benchmarks.grpo.work import (
     PIXELS,
     Stopwatch,
     Work,
+    count_letters,
     from_command_line,
     model_numbers,
     prompts,
@@ -109,11 +109,6 @@ def open_batch(work: Work, processor: CheckpointProcessor, number: int, mesh: Me
         ids = processor.tokenizer.encode(text).ids
         images, prompt = None, pad_prompts(processor.tokenizer, [ids], lengths=(work.prompt,))
     return PromptBatch(*jax.device_put((images, prompt), batch_sharding(mesh)), [text], {})
-
-
-def count_letters(prompts: Sequence[str], completions: Sequence[str], **_) -> list[float]:
-    """A reward that costs nothing and varies."""
-    return [float(len(completion) % 7) for completion in completions]
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import json
 import resource
 import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,6 +70,12 @@ def model_numbers(work: Work) -> dict[str, Any]:
 def prompts(work: Work) -> list[str]:
     """Texts of the prompts, of the right number of tokens."""
     return json.loads(Path(work.folder, "prompts.json").read_text())[f"{work.kind}-{work.prompt}"]
+
+
+def count_letters(prompts: Sequence[str], completions: Sequence[Any], **_: Any) -> list[float]:
+    """A reward that costs nothing and varies; completions are texts, or conversations of one message."""
+    texts = [said if isinstance(said, str) else said[0]["content"] for said in completions]
+    return [float(len(text) % 7) for text in texts]
 
 
 class Stopwatch:

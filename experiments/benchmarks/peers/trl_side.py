@@ -16,7 +16,17 @@ from PIL import Image
 from trl import GRPOConfig, GRPOTrainer
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "grpo"))
-from work import CLIP, LEARNING_RATE, PIXELS, Stopwatch, Work, from_command_line, model_numbers, prompts
+from work import (
+    CLIP,
+    LEARNING_RATE,
+    PIXELS,
+    Stopwatch,
+    Work,
+    count_letters,
+    from_command_line,
+    model_numbers,
+    prompts,
+)
 
 
 class _NoVideos:
@@ -64,7 +74,7 @@ def main(work: Work) -> None:
     reader = _reader(work)
     Trainer(
         model=_model(work),
-        reward_funcs=_count_letters,
+        reward_funcs=count_letters,
         args=_settings(work),
         train_dataset=_dataset(work),
         processing_class=reader,
@@ -161,11 +171,6 @@ def _placement(work: Work) -> dict:
         return {"bf16": work.dtype == "bfloat16"}
     # As fast as it is on CPU: nothing is computed twice.
     return {"use_cpu": True, "bf16": False, "gradient_checkpointing": False, "dataloader_pin_memory": False}
-
-
-def _count_letters(completions, **_) -> list[float]:
-    texts = [text if isinstance(text, str) else text[0]["content"] for text in completions]
-    return [float(len(text) % 7) for text in texts]
 
 
 if __name__ == "__main__":

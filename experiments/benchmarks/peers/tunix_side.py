@@ -22,7 +22,16 @@ from tunix.rl.grpo import grpo_learner
 from tunix.rl.rollout import base_rollout
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "grpo"))
-from work import CLIP, LEARNING_RATE, Stopwatch, Work, from_command_line, model_numbers, prompts
+from work import (
+    CLIP,
+    LEARNING_RATE,
+    Stopwatch,
+    Work,
+    count_letters,
+    from_command_line,
+    model_numbers,
+    prompts,
+)
 
 
 def main(work: Work) -> None:
@@ -33,7 +42,7 @@ def main(work: Work) -> None:
     cluster = _cluster(work, mesh)
     learner = grpo_learner.GRPOLearner(
         rl_cluster=cluster,
-        reward_fns=_count_letters,
+        reward_fns=count_letters,
         algo_config=grpo_learner.GRPOConfig(
             num_generations=work.group, num_iterations=1, beta=0.0, epsilon=CLIP
         ),
@@ -132,10 +141,6 @@ class _Prompts:
 
     def __getitem__(self, index: int) -> dict[str, str]:
         return self._rows[index]
-
-
-def _count_letters(prompts, completions, **_) -> list[float]:
-    return [float(len(text) % 7) for text in completions]
 
 
 if __name__ == "__main__":
