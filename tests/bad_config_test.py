@@ -154,6 +154,11 @@ def test_data_that_is_no_dataset_is_named(config, dataset, tmp_path):
         ({"rl.reward_timeout": -1.0}, "config.rl.reward_timeout is -1.0: it must be at least 0"),
         ({"train.max_skipped": 0}, "config.train.max_skipped is 0: it must be at least 1"),
         ({"train.compute_dtype": "fp32"}, "config.train.compute_dtype: 'fp32' is unknown"),
+        ({"train.remat": "all"}, "config.train.remat: 'all' is unknown"),
+        (
+            {"train.attention": "splash"},
+            "config.train.attention='splash' is a kernel for tpu, and the devices are cpu: say 'xla'",
+        ),
         (
             {"train.frozen": ("vison",)},
             "config.train.frozen: 'vison' matches nothing, did you mean 'vision'?",

@@ -40,12 +40,14 @@ PROMPTS = ("shared", "copied")
 _COLUMNS = ("slice", "prompts", *COLUMNS, "GB of activations")
 
 
-def configured(model: str, shape: Shape, *, gather: bool = False) -> tuple[ConfigDict, Callable[..., Any]]:
+def configured(
+    model: str, shape: Shape, *, gather: bool = False, attention: str = "xla"
+) -> tuple[ConfigDict, Callable[..., Any]]:
     """The preset of a published model with this shape, and what builds its programs from a mesh."""
     published = PUBLISHED[model]()
     unified = not isinstance(published, VLMConfig)
     config = shaped_preset(shape, unified=unified)
-    config.train.gather_to_sample = gather
+    config.train.update(gather_to_sample=gather, attention=attention)
     if unified:
         model_config = dataclasses.replace(published, vlm=with_training(published.vlm, config))
         return config, functools.partial(lvrpo_programs, config, model_config)
@@ -61,6 +63,7 @@ def measure(
     *,
     prompts: Sequence[str] = PROMPTS,
     gather: bool = False,
+    attention: str = "xla",
 ) -> list[dict[str, Any]]:
     """Rows by `_COLUMNS`: every program with shared prompts, and, where prompts have groups, with copied ones.
 
@@ -71,11 +74,12 @@ def measure(
         programs: those to compile; (): all.
         prompts: shared, copied or both.
         gather: whether rollouts fetch weights once, as with `config.train.gather_to_sample`.
+        attention: what computes prompts, as `config.train.attention`.
     """
     found, rows = open_slice(topology), []
     for how in prompts:
         form = shape if how == "shared" else shape.copied()
-        config, build = configured(model, form, gather=gather)
+        config, build = configured(model, form, gather=gather, attention=attention)
         names = _GROUPED[config.method] + (_ALONE[config.method] if how == "shared" else ())
         mesh = make_mesh(**config.mesh.to_dict(), devices=found.devices)
         weights = weight_sizes(abstract_parameters(build.args[1], mesh))
@@ -138,6 +142,7 @@ def run(options: argparse.Namespace) -> str:
             options.programs,
             prompts=options.prompts,
             gather=options.gather,
+            attention=options.attention,
         )
     title = f"{options.model}, compiler's estimates, {shape}"
     if options.out:
@@ -151,6 +156,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", default="qwen2_5_vl_7b", choices=PUBLISHED)
     parser.add_argument("--programs", nargs="+", default=(), help="some of them (all)")
     parser.add_argument("--prompts", nargs="+", default=PROMPTS, choices=PROMPTS, help="(%(default)s)")
+    parser.add_argument(
+        "--attention", default="xla", choices=("xla", "splash"), help="what computes prompts (%(default)s)"
+    )
     parser.add_argument("--gather", action="store_true", help="fetch weights once per rollout, not per token")
     parser.add_argument("--batch", type=int, default=64, help="prompts of a step (%(default)s)")
     parser.add_argument("--group", type=int, default=8, help="answers per prompt (%(default)s)")

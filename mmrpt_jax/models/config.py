@@ -5,6 +5,7 @@ import dataclasses
 # Which pairs of a head an axis of positions turns; see `RotaryConfig`.
 LAYOUTS = ("chunked", "interleaved", "restarted")
 NORMS = ("rms", "rms_centred", "layer")
+ATTENTIONS = ("xla", "splash", "cudnn")
 REMATS = ("none", "keep_attention", "full")
 ACTIVATIONS = ("silu", "gelu", "gelu_tanh", "quick_gelu")
 # Learned positions of patches; see `VisionConfig`.
@@ -92,6 +93,8 @@ class TransformerConfig:
         norm_eps: added to the mean square in norms.
         sandwich_norms: norms also on what attention and MLP add.
         query_chunk: queries per attention block; bounds the score matrix to `query_chunk` rows.
+        attention: what computes sequences that look at themselves alone: "xla"; or a kernel, "splash" for TPUs, "cudnn"
+            for GPUs. Needs layers that see everything before.
         remat: what of a layer is not stored but computed anew in the backward pass: "none"; "keep_attention", all but
             what attention gave, which is small and took long; or "full".
         unroll: layers per iteration of the scan; more compile longer and run without loop overhead.
@@ -120,6 +123,7 @@ class TransformerConfig:
     norm_eps: float = 1e-6
     sandwich_norms: bool = False
     query_chunk: int = 256
+    attention: str = "xla"
     remat: str = "none"
     unroll: int = 1
     lora: LoraConfig | None = None
@@ -128,6 +132,11 @@ class TransformerConfig:
         _check("norm", self.norm, NORMS)
         _check("activation", self.activation, ACTIVATIONS)
         _check("remat", self.remat, REMATS)
+        _check("attention", self.attention, ATTENTIONS)
+        if self.attention != "xla" and self.local_layers:
+            raise ValueError(f"attention {self.attention!r} has no sliding windows: use 'xla'")
+        if self.attention == "cudnn" and self.score_softcap:
+            raise ValueError("attention 'cudnn' has no soft cap on scores: use 'xla'")
         if self.heads % self.kv_heads:
             raise ValueError(f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})")
         if self.local_layers and len(self.local_layers) != self.layers:
@@ -280,6 +289,8 @@ class VLMConfig:
         _check("image_positions", self.image_positions, ("sequential", "shared", "grid"))
         _check("param_dtype", self.param_dtype, DTYPES)
         _check("compute_dtype", self.compute_dtype, DTYPES)
+        if self.image_attention == "bidirectional" and self.decoder.attention != "xla":
+            raise ValueError(f"attention {self.decoder.attention!r} is causal, and images are not: use 'xla'")
         if self.image_positions == "grid" and len(self.decoder.rope.sections) != 3:
             raise ValueError(
                 "image_positions 'grid' turns by three axes: give the decoder's rope three sections"

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from mmrpt_jax.models.attention import FAR, attend
-from mmrpt_jax.models.chunk_attention import KeyBlock, heads_first
+from mmrpt_jax.models.chunk_attention import Attended, KeyBlock, heads_first
 from mmrpt_jax.models.config import TransformerConfig
+from mmrpt_jax.models.fused_attention import Sequences, attend_to_selves
 from mmrpt_jax.models.layers import MLP, Linear, make_norm
 from mmrpt_jax.models.remat import recomputed
 from mmrpt_jax.models.rotary import rotary_axes, rotary_frequencies, rotate
@@ -127,6 +128,29 @@ class Block(nn.Module):
         cfg = self.config
         queries, keys, values = self._project(self._norm("attention_norm")(x), tokens.positions, local)
         keys, values = heads_first(keys), heads_first(values)
+        if cache is None and self.causal and cfg.attention != "xla" and not contexts:
+            seen = self._attend_to_selves(queries, keys, values, tokens)
+        else:
+            seen, keys, values = self._attend(
+                queries, keys, values, context_kv, contexts, tokens, cache, local
+            )
+        flat = seen.values.reshape(*x.shape[:-1], cfg.heads * cfg.head_dim)
+        out = Linear(cfg.width, ("heads", "embed"), use_bias=cfg.out_bias, lora=cfg.lora, name="out")(flat)
+        x = x + (self._norm("attention_out_norm")(out) if cfg.sandwich_norms else out)
+        mlp = MLP(cfg.width, cfg.mlp, cfg.gated, cfg.activation, cfg.mlp_bias, cfg.lora, name="mlp")
+        out = mlp(self._norm("mlp_norm")(x))
+        x = x + (self._norm("mlp_out_norm")(out) if cfg.sandwich_norms else out)
+        return x, LayerOutput(keys, values, seen.mass, seen.received)
+
+    def _attend_to_selves(self, queries, keys, values, tokens):
+        cfg = self.config
+        options = {"scale": cfg.query_scale, "softcap": cfg.score_softcap}
+        own = Sequences(queries, keys, values, tokens.valid)
+        return Attended(attend_to_selves(own, cfg.attention, **options), None, None)
+
+    def _attend(self, queries, keys, values, context_kv, contexts, tokens, cache, local):
+        """What is seen, and the keys and values to be left behind."""
+        cfg = self.config
         if cache is None:
             own = KeyBlock(keys, values, tokens.order, tokens.valid, places=tokens.places)
         else:
@@ -150,13 +174,7 @@ class Block(nn.Module):
             query_chunk=cfg.query_chunk,
             causal=self.causal and cache is None,
         )
-        flat = seen.values.reshape(*x.shape[:-1], cfg.heads * cfg.head_dim)
-        out = Linear(cfg.width, ("heads", "embed"), use_bias=cfg.out_bias, lora=cfg.lora, name="out")(flat)
-        x = x + (self._norm("attention_out_norm")(out) if cfg.sandwich_norms else out)
-        mlp = MLP(cfg.width, cfg.mlp, cfg.gated, cfg.activation, cfg.mlp_bias, cfg.lora, name="mlp")
-        out = mlp(self._norm("mlp_norm")(x))
-        x = x + (self._norm("mlp_out_norm")(out) if cfg.sandwich_norms else out)
-        return x, LayerOutput(keys, values, seen.mass, seen.received)
+        return seen, keys, values
 
     def _norm(self, name: str) -> nn.Module:
         return make_norm(self.config.norm, self.config.norm_eps, name)

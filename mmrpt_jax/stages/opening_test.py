@@ -12,6 +12,7 @@ PLAIN = {
     "frozen": (),
     "param_dtype": "float32",
     "compute_dtype": "float32",
+    "attention": "xla",
     "remat": "none",
     "lora": {"rank": 0},
 }

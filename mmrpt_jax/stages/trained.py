@@ -1,14 +1,14 @@
 """What of a model trains, and in which numbers: `config.train`, the same section for both methods."""
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import jax
 from ml_collections import ConfigDict
 
 from mmrpt_jax.models import UnifiedConfig, VLMConfig, abstract_parameters, count_parameters
-from mmrpt_jax.models.config import DTYPES, REMATS
+from mmrpt_jax.models.config import ATTENTIONS, DTYPES, REMATS
 from mmrpt_jax.models.gathering import with_gathered_weights
 from mmrpt_jax.models.lora import PROJECTION_PATHS, adapt, is_adapter
 from mmrpt_jax.models.paths import check_pattern, matches, paths_of, split
@@ -34,7 +34,7 @@ def with_training(model: VLMConfig, config: ConfigDict) -> VLMConfig:
     tower = dataclasses.replace(model.vision.transformer, remat=train.remat)
     model = dataclasses.replace(
         model,
-        decoder=dataclasses.replace(model.decoder, remat=train.remat),
+        decoder=dataclasses.replace(model.decoder, attention=train.attention, remat=train.remat),
         vision=dataclasses.replace(model.vision, transformer=tower),
         param_dtype=train.param_dtype,
         compute_dtype=train.compute_dtype,
@@ -69,13 +69,16 @@ def describe_training(config: ConfigDict, params: Any) -> str:
 
 
 def check_training(
-    config: ConfigDict, model_of: Callable[[ConfigDict, int], VLMConfig | UnifiedConfig]
+    config: ConfigDict,
+    model_of: Callable[[ConfigDict, int], VLMConfig | UnifiedConfig],
+    devices: Sequence[jax.Device] | None = None,
 ) -> None:
     """Checks `config.train`.
 
     Args:
         config: with its `init` and `tokenizer`.
         model_of: the model that a config and a number of token ids describe.
+        devices: it will run on; None: those that there are.
 
     Raises:
         ConfigError: on the first thing that is wrong.
@@ -83,6 +86,7 @@ def check_training(
     for name in ("param_dtype", "compute_dtype"):
         one_of(f"train.{name}", config.train[name], DTYPES)
     one_of("train.remat", config.train.remat, REMATS)
+    _check_attention(config, model_of, devices)
     at_least(config, "train.max_skipped", 1)
     at_least(config, "train.lora.rank", 0)
     lora, frozen = config.train.lora, tuple(config.train.frozen)
@@ -94,6 +98,30 @@ def check_training(
             _check_pattern("train.frozen", pattern, paths_of(params))
         if not jax.tree.leaves(parts_of(config, params)[0]):
             raise ConfigError(f"config.train.frozen={frozen} leaves nothing to train")
+
+
+def _check_attention(
+    config: ConfigDict,
+    model_of: Callable[[ConfigDict, int], VLMConfig | UnifiedConfig],
+    devices: Sequence[jax.Device] | None,
+) -> None:
+    kernel = config.train.attention
+    one_of("train.attention", kernel, ATTENTIONS)
+    if kernel == "xla":
+        return
+    wanted, found = {"splash": "tpu", "cudnn": "gpu"}[kernel], (devices or jax.devices())[0].platform
+    if found != wanted:
+        raise ConfigError(
+            f"config.train.attention={kernel!r} is a kernel for {wanted}, and the devices are {found}: say 'xla'"
+        )
+    if kernel == "cudnn" and config.train.compute_dtype != "bfloat16":
+        raise ConfigError(
+            "config.train.attention='cudnn' computes in bfloat16: set train.compute_dtype to it"
+        )
+    try:
+        model_of(config, config.tokenizer.vocab_size)
+    except ValueError as error:
+        raise ConfigError(f"config.train: {error}") from None
 
 
 def _check_adapters(config: ConfigDict) -> None:

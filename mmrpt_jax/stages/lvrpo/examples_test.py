@@ -35,6 +35,7 @@ PLAIN = {
     "frozen": (),
     "param_dtype": "float32",
     "compute_dtype": "float32",
+    "attention": "xla",
     "remat": "none",
     "max_skipped": 10,
     "gather_to_sample": False,

@@ -83,7 +83,7 @@ def check_config(config: ConfigDict, devices: Sequence[jax.Device] | None = None
     check_files(config)
     check_published(config, unified_config)
     _check_latents(config)
-    check_training(config, unified_config)
+    check_training(config, unified_config, devices)
     check_weights(config, "weights", unified_config)
     check_weights(config, "understanding", model_config)
     _check_autoencoder(config)

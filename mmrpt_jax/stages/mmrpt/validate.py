@@ -48,7 +48,7 @@ def check_config(config: ConfigDict, devices: Sequence[jax.Device] | None = None
     check_image_size(config)
     check_published(config, model_config)
     check_files(config)
-    check_training(config, model_config)
+    check_training(config, model_config, devices)
     check_weights(config, "weights", model_config)
     _check_masks(config)
     _check_rewards(config)

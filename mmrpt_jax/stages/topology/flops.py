@@ -10,8 +10,8 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 def count_flops(jaxpr: Jaxpr, *, trips: int = 1) -> float:
     """FLOPs of the products and convolutions of a jaxpr, over all devices.
 
-    XLA's own count has the body of a loop once, however often it runs. A custom kernel is not looked into: add its
-    FLOPs by its formula.
+    XLA's own count has the body of a loop once, however often it runs, and nothing of a kernel. Of a Pallas kernel, all
+    of its grid counts, what it skips too.
 
     Args:
         jaxpr: of the whole function.
@@ -32,6 +32,8 @@ def _equation(eqn: JaxprEqn, trips: int) -> float:
     inner = [count_flops(part, trips=trips) for part in _parts(eqn.params)]
     if name == "cond":
         return max(inner)
+    if name == "pallas_call":
+        return sum(inner) * math.prod(eqn.params["grid_mapping"].grid)
     return sum(inner) * {"scan": eqn.params.get("length", 1), "while": trips}.get(name, 1)
 
 
