@@ -11,7 +11,7 @@ import time
 from mmrpt_jax.reporting.jsonl import read_jsonl
 
 # Many, since a step takes milliseconds, and a process is to be met before its last one.
-STEPS = 120
+STEPS = 240
 # Seconds that a start may take before it counts as hanging.
 LONGEST = 600
 

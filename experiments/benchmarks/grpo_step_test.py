@@ -78,8 +78,7 @@ def test_material_of_the_published_size_is_its_model_and_its_vocabulary(tmp_path
 
 
 @pytest.mark.parametrize("kind, prompt", [("text", 32), ("vlm", IMAGE_TOKENS + 24)])
-def test_our_side_takes_the_step_in_bfloat16(kind, prompt, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(ours, "make_mesh", lambda: MESH)
+def test_our_side_takes_the_step_in_bfloat16(kind, prompt, tmp_path, capsys):
     write_material(tmp_path, [(kind, prompt)], "tiny")
     ours.main(Work(kind, 2, prompt, 3, steps=2, folder=str(tmp_path), dtype="bfloat16"))
     found = json.loads(capsys.readouterr().out)

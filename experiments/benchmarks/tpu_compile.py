@@ -21,7 +21,7 @@ from experiments.benchmarks.common.shapes import Shape, shaped_preset
 from experiments.benchmarks.published_sizes import PUBLISHED
 from mmrpt_jax.models import VLMConfig, abstract_parameters
 from mmrpt_jax.models.sharding import make_mesh
-from mmrpt_jax.reporting.command_line import Parser, run_command
+from mmrpt_jax.reporting.command_line import Parser, UsageError, run_command
 from mmrpt_jax.reporting.table import format_table, write_table
 from mmrpt_jax.stages.lvrpo.programs import programs as lvrpo_programs
 from mmrpt_jax.stages.mmrpt.programs import programs as mmrpt_programs
@@ -79,7 +79,10 @@ def measure(
     found, rows = open_slice(topology), []
     for how in prompts:
         form = shape if how == "shared" else shape.copied()
-        config, build = configured(model, form, gather=gather, attention=attention)
+        try:
+            config, build = configured(model, form, gather=gather, attention=attention)
+        except ValueError as error:
+            raise UsageError(f"{model}: {error}") from None
         names = _GROUPED[config.method] + (_ALONE[config.method] if how == "shared" else ())
         mesh = make_mesh(**config.mesh.to_dict(), devices=found.devices)
         weights = weight_sizes(abstract_parameters(build.args[1], mesh))

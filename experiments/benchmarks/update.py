@@ -4,7 +4,8 @@ One large product is the yardstick; it takes turns with the updates, so that wha
 them. FLOPs are counted from shapes, the backward pass as two forward passes (`mmrpt_jax/training/compute.py`).
 
 Updates are those of the scenes' experiment, or, with `--size`, of the preset of Qwen2.5-VL with a model of that size:
-one prompt of P tokens with its image, G answers of R tokens, all weights in training, layers computed twice.
+one prompt of P tokens with its image, G answers of R tokens, all weights in training, layers recomputed (but for
+attention).
 """
 
 import argparse

@@ -111,7 +111,7 @@ def _train() -> dict[str, Any]:
         # What computes prompts: "xla"; or a kernel, "splash" on TPUs, "cudnn" on GPUs, where images are causal too.
         "attention": "xla",
         # What the backward pass computes anew instead of storing it: "none"; all of a layer but what attention gave,
-        # "keep_attention", which saves the most memory for the least time; or "full".
+        # "keep_attention", which saves most of the memory for little time; or "full".
         "remat": "none",
         # Of rank 0 there are no adapters; otherwise they alone train.
         "lora": {"rank": 0, "alpha": 16.0, "targets": ("decoder/layers/(query|value)",)},

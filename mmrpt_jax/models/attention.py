@@ -21,8 +21,8 @@ from mmrpt_jax.models.chunk_attention import Attended, KeyBlock, Rows, attended_
 
 # Reach of a layer that sees everything; tokens whose places are as far apart never see each other.
 FAR = 1 << 20
-# Parts of causal queries that meet keys of their own number: the more, the less is computed to be hidden (5/8 of all
-# with four), and the longer compiling takes.
+# Parts of causal queries that each meet only the keys up to their end: the more, the less is computed in vain (5/8 of
+# all squares are, with four), and the longer compiling takes.
 _STAIRS = 4
 
 
@@ -60,11 +60,16 @@ def attend(
             what is hidden in any case is not computed, as far as whole chunks go.
 
     Raises:
-        ValueError: a block names regions, but there are no `query_weights`; or queries have places, and a block has
-            none.
+        ValueError: a block names regions, but there are no `query_weights`, or it holds the keys of causal queries; or
+            queries have places, and a block has none.
     """
     if places is not None and any(block.places is None for block in blocks):
         raise ValueError("queries have places, and a block of keys has none: give it places, or them none")
+    blocks = list(blocks)
+    if causal and blocks[-1].regions is not None:
+        raise ValueError(
+            "the last block holds the queries' own keys, and names regions: only shared keys may"
+        )
     measured = any(block.regions is not None for block in blocks)
     if query_weights is None and measured:
         raise ValueError("a block names regions: pass query_weights, 0 for queries that do not count")
@@ -87,7 +92,7 @@ def attend(
 
 
 def _stairs(length: int, chunk: int) -> list[tuple[int, int]]:
-    """(first query, last key) of runs of whole chunks: each run's queries meet no key behind its own last one."""
+    """(start, end) of runs of whole chunks: queries from start to end meet the keys up to end."""
     chunks = -(-length // chunk)
     size, count = -(-length // chunks), min(chunks, _STAIRS)
     ends = [min(size * (chunks * stair // count), length) for stair in range(count + 1)]

@@ -245,15 +245,17 @@ def test_chunked_gradients_equal_unchunked_ones(case, request):
     def differentiate(arrays, query_chunk):
         queries, *pairs = arrays
         filled = [block._replace(keys=k, values=v) for block, (k, v) in zip(blocks, pairs, strict=True)]
-        return jnp.sum(probe * attend(queries, order, filled, query_chunk=query_chunk).values)
+        return jnp.sum(probe * attend(queries, order, tuple(filled), query_chunk=query_chunk).values)
 
-    arrays = [queries, *((block.keys, block.values) for block in blocks)]
+    # A tuple of blocks will do.
+    arrays = (queries, *((block.keys, block.values) for block in blocks))
     whole, parts = differentiate(arrays, query_chunk=256), differentiate(arrays, query_chunk=2)
     assert all(np.abs(gradient).max() > 0.1 for gradient in jax.tree.leaves(whole))
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), parts, whole)
 
 
-def test_no_map_is_held_forward_or_backward():
+@pytest.mark.parametrize("causal", [False, True])
+def test_no_map_is_held_forward_or_backward(causal):
     length, chunk = 512, 32
     order = np.broadcast_to(np.arange(length), (1, 1, length))
     shared_order = np.zeros((1, length), int)
@@ -263,7 +265,7 @@ def test_no_map_is_held_forward_or_backward():
             KeyBlock(shared, shared, shared_order, shared_order == 0),
             KeyBlock(own, own, order, order >= 0),
         ]
-        return attend(queries, order, blocks, query_chunk=chunk).values.sum()
+        return attend(queries, order, blocks, query_chunk=chunk, causal=causal).values.sum()
 
     inputs = [
         jax.ShapeDtypeStruct(shape, jnp.float32)

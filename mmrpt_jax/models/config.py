@@ -1,11 +1,13 @@
 """Model sizes, as frozen dataclasses: hashable, so that compiled functions can take them as static."""
 
 import dataclasses
+from types import MappingProxyType
 
 # Which pairs of a head an axis of positions turns; see `RotaryConfig`.
 LAYOUTS = ("chunked", "interleaved", "restarted")
 NORMS = ("rms", "rms_centred", "layer")
-ATTENTIONS = ("xla", "splash", "cudnn")
+# What computes sequences that look at themselves alone -> the platform that it needs.
+ATTENTIONS = MappingProxyType({"xla": None, "splash": "tpu", "cudnn": "gpu"})
 REMATS = ("none", "keep_attention", "full")
 ACTIVATIONS = ("silu", "gelu", "gelu_tanh", "quick_gelu")
 # Learned positions of patches; see `VisionConfig`.
@@ -96,7 +98,7 @@ class TransformerConfig:
         attention: what computes sequences that look at themselves alone: "xla"; or a kernel, "splash" for TPUs, "cudnn"
             for GPUs. Needs layers that see everything before.
         remat: what of a layer is not stored but computed anew in the backward pass: "none"; "keep_attention", all but
-            what attention gave, which is small and took long; or "full".
+            what attention gave, which is small and took long ("cudnn" shows nothing of that); or "full".
         unroll: layers per iteration of the scan; more compile longer and run without loop overhead.
         lora: adapters beside the projections; None computes with the weights alone, adapted or not.
     """
@@ -132,11 +134,15 @@ class TransformerConfig:
         _check("norm", self.norm, NORMS)
         _check("activation", self.activation, ACTIVATIONS)
         _check("remat", self.remat, REMATS)
-        _check("attention", self.attention, ATTENTIONS)
-        if self.attention != "xla" and self.local_layers:
+        _check("attention", self.attention, tuple(ATTENTIONS))
+        if self.attention != "xla" and any(self.local_layers):
             raise ValueError(f"attention {self.attention!r} has no sliding windows: use 'xla'")
         if self.attention == "cudnn" and self.score_softcap:
             raise ValueError("attention 'cudnn' has no soft cap on scores: use 'xla'")
+        if self.attention == "cudnn" and self.head_dim % 8:
+            raise ValueError(
+                f"attention 'cudnn' takes heads of 8, 16, ... numbers, not {self.head_dim}: use 'xla'"
+            )
         if self.heads % self.kv_heads:
             raise ValueError(f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})")
         if self.local_layers and len(self.local_layers) != self.layers:

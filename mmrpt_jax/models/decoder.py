@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from mmrpt_jax.models.attention import FAR, attend
+from mmrpt_jax.models.cache import Cache, grow
 from mmrpt_jax.models.chunk_attention import Attended, KeyBlock, heads_first
 from mmrpt_jax.models.config import TransformerConfig
 from mmrpt_jax.models.fused_attention import Sequences, attend_to_selves
@@ -59,28 +59,11 @@ class Context(NamedTuple):
 KeysValues = tuple[Float[Array, "*E S H"], Float[Array, "*E S H"]]
 
 
-class Cache(NamedTuple):
-    """A branch's own keys and values while it grows token by token; slot `index` is written next.
-
-    Attributes:
-        keys: [B K G R H] of one layer.
-        values: like `keys`.
-        order: [B G R]; slots after the query are later in order, so they need no mask of their own.
-        places: [B G R], where tokens have places.
-    """
-
-    keys: Float[Array, "B K G R H"]
-    values: Float[Array, "B K G R H"]
-    order: Int[Array, "B G R"]
-    index: Int[Array, ""]
-    places: Int[Array, "B G R"] | None = None
-
-
 class LayerOutput(NamedTuple):
     """What a layer leaves behind; what a stack leaves has a leading L axis.
 
     Attributes:
-        keys: [B K G T H], all of a cache.
+        keys: [B K G T H]; with a cache, all of it, as it is carried.
         values: like `keys`.
         mass: [B G T N M] attention mass per region, or None.
         received: [B S N] attention mass per key, or None.
@@ -154,8 +137,8 @@ class Block(nn.Module):
         if cache is None:
             own = KeyBlock(keys, values, tokens.order, tokens.valid, places=tokens.places)
         else:
-            keys, all_keys = _grow(cache.keys, keys, cache.index)
-            values, all_values = _grow(cache.values, values, cache.index)
+            keys, all_keys = grow(cache.keys, keys, cache.index)
+            values, all_values = grow(cache.values, values, cache.index)
             valid = jnp.ones_like(cache.order, bool)
             own = KeyBlock(all_keys, all_values, cache.order, valid, places=cache.places)
         blocks = [
@@ -201,23 +184,6 @@ class Block(nn.Module):
         return queries, keys, values
 
 
-def without_ones(shape: Sequence[int]) -> tuple[int, ...]:
-    """The shape of a cache [B K G R H] as it is carried from token to token: of the leading axes, those above one.
-
-    XLA drops the others before it multiplies, and on CPU such a copy of shape costs one of the whole cache, per token.
-    """
-    return *(size for size in shape[:-2] if size > 1), *shape[-2:]
-
-
-def _grow(
-    cache: Float[Array, "*BKG R H"], new: Float[Array, "B K G 1 H"], index: Int[Array, ""]
-) -> tuple[Float[Array, "*BKG R H"], Float[Array, "B K G R H"]]:
-    """The cache with a slot written, as it is carried and as it is read."""
-    slot = new.reshape(without_ones(new.shape))
-    grown = jax.lax.dynamic_update_slice_in_dim(cache, slot, index, axis=cache.ndim - 2)
-    return grown, grown.reshape(*new.shape[:3], *cache.shape[-2:])
-
-
 class LayerInput(NamedTuple):
     """What differs from layer to layer of a stack, beside its parameters; every leaf has a leading L axis.
 
@@ -238,12 +204,10 @@ class Stack(nn.Module):
     Attributes:
         config: the layers.
         taps: layers whose features are asked for, beside those of the last one.
-        causal: no token sees one behind it in its row.
     """
 
     config: TransformerConfig
     taps: tuple[int, ...] = ()
-    causal: bool = False
 
     @nn.compact
     def __call__(
@@ -253,6 +217,8 @@ class Stack(nn.Module):
         contexts: Sequence[Context],
         tokens: Tokens,
         added: Float[Array, "n B G T D"] | None = None,
+        *,
+        causal: bool = False,
     ) -> tuple[Float[Array, "B G T D"], LayerOutput]:
         """Runs all layers.
 
@@ -262,6 +228,7 @@ class Stack(nn.Module):
             contexts: where those keys stand.
             tokens: where the tokens of `x` stand.
             added: what is added behind the first n layers, if anything.
+            causal: no token sees one behind it in its row.
         """
         cfg = self.config
         local = jnp.array(cfg.local_layers or (False,) * cfg.layers)
@@ -289,6 +256,6 @@ class Stack(nn.Module):
         )
         tapped = jnp.zeros((len(self.taps), *x.shape), x.dtype) if self.taps else None
         (x, tapped), outputs = scanned(
-            Block(cfg, self.causal, name="layers"), (x, tapped), each, contexts, tokens, added
+            Block(cfg, causal, name="layers"), (x, tapped), each, contexts, tokens, added
         )
         return make_norm(cfg.norm, cfg.norm_eps, "final_norm")(x), outputs._replace(tapped=tapped)

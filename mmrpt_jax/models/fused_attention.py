@@ -4,28 +4,20 @@ Branches look at their prompt as well as at themselves, and are asked what they 
 """
 
 import functools
-import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.experimental.pallas.ops.tpu.splash_attention import (
-    BlockSizes,
-    CausalMask,
-    MultiHeadMask,
-    SegmentIds,
-    make_splash_mha_single_device,
-)
 from jax.sharding import PartitionSpec
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from mmrpt_jax.models.chunk_attention import ATTENDED
-from mmrpt_jax.models.sharding import present_mesh
+from mmrpt_jax.models.sharding import present_mesh, prompt_shards
 
-# Tokens of a block of Splash, at most, and what they are a multiple of.
-_BLOCK, _LANES = 512, 128
+# Tokens of a block of Splash.
+_BLOCKS = (512, 384, 256, 128)
 
 
 class Sequences(NamedTuple):
@@ -55,10 +47,10 @@ def attend_to_selves(
     mesh = present_mesh()
     if mesh is None:
         return run(sequences)
-    # The partitioner does not look into kernels: each device is told its prompts and its heads.
-    tensor = mesh.shape["tensor"]
-    heads = "tensor" if sequences.keys.shape[1] % tensor == 0 else None
-    prompts = ("data", "fsdp")
+    # The partitioner does not look into kernels: each device is told its prompts and its heads. What does not divide,
+    # such as the one prompt that parameters are made with, every device computes whole.
+    prompts = ("data", "fsdp") if len(sequences.keys) % prompt_shards() == 0 else None
+    heads = "tensor" if sequences.keys.shape[1] % mesh.shape["tensor"] == 0 else None
     by_heads = PartitionSpec(prompts, heads)
     in_specs = Sequences(
         PartitionSpec(prompts, None, None, heads), by_heads, by_heads, PartitionSpec(prompts)
@@ -70,14 +62,16 @@ def splash(
     sequences: Sequences, *, scale: float, softcap: float, interpret: bool = False
 ) -> Float[Array, "B G T N H"]:
     """Splash attention, JAX's own kernel for TPUs (Pallas), interpreted elsewhere; its blocks are not tuned."""
+    # Who does not use it does not load Pallas.
+    from jax.experimental.pallas.ops.tpu import splash_attention as library
+
     batch, group, length, heads, _ = sequences.queries.shape
-    block = min(_BLOCK, _up(length, _LANES))
-    padding = _up(length, block) - length
-    mask = MultiHeadMask([CausalMask((length + padding,) * 2) for _ in range(heads)])
-    sizes = BlockSizes(*[block] * 8)
-    kernel = make_splash_mha_single_device(
+    block = _block(length)
+    padding = _padding(length, block)
+    mask = library.MultiHeadMask([library.CausalMask((length + padding,) * 2) for _ in range(heads)])
+    kernel = library.make_splash_mha_single_device(
         mask,
-        block_sizes=sizes,
+        block_sizes=library.BlockSizes(*[block] * 8),
         attn_logits_soft_cap=softcap or None,
         residual_checkpoint_name=ATTENDED,
         interpret=interpret,
@@ -90,29 +84,53 @@ def splash(
     queries = rows(jnp.moveaxis(sequences.queries * scale, 3, 1))
     # Tokens see those of their own segment: valid ones each other.
     segments = jnp.pad(sequences.valid.reshape(-1, length).astype(jnp.int32), ((0, 0), (0, padding)))
-    run = jax.vmap(lambda q, k, v, segment: kernel(q, k, v, segment_ids=SegmentIds(segment, segment)))
+    run = jax.vmap(lambda q, k, v, segment: kernel(q, k, v, segment_ids=library.SegmentIds(segment, segment)))
     seen = run(queries, rows(sequences.keys), rows(sequences.values), segments)[:, :, :length]
     return seen.swapaxes(1, 2).reshape(sequences.queries.shape)
 
 
-def dot_product(
+def cudnn(
     sequences: Sequences, *, scale: float, softcap: float, implementation: str = "cudnn"
 ) -> Float[Array, "B G T N H"]:
-    """`jax.nn.dot_product_attention`, which is cuDNN's kernel on GPUs. `softcap` must be 0."""
+    """cuDNN's kernel for GPUs, by `jax.nn.dot_product_attention`.
+
+    It knows padding at the end alone, so that valid tokens come first; their order, which is what causality asks for,
+    stays.
+
+    Raises:
+        ValueError: there is a soft cap, which it has not.
+    """
+    if softcap:
+        raise ValueError("cuDNN has no soft cap on scores")
     batch, group, length = sequences.valid.shape
-    keys, values = (
-        jnp.moveaxis(x, 1, 3).reshape(batch * group, length, x.shape[1], -1)
-        for x in (sequences.keys, sequences.values)
+    valid = sequences.valid.reshape(-1, length)
+    valid_first = jnp.argsort(~valid, axis=1, stable=True)
+
+    def rows(x: Float[Array, "B G T M H"], order: Int[Array, "BG T"]) -> Float[Array, "BG T M H"]:
+        return jnp.take_along_axis(x.reshape(batch * group, *x.shape[2:]), order[..., None, None], axis=1)
+
+    arrays = (sequences.queries, *(jnp.moveaxis(x, 1, 3) for x in (sequences.keys, sequences.values)))
+    lengths = valid.sum(axis=1, dtype=jnp.int32)
+    seen = jax.nn.dot_product_attention(
+        *(rows(x, valid_first) for x in arrays),
+        scale=scale,
+        is_causal=True,
+        query_seq_lengths=lengths,
+        key_value_seq_lengths=lengths,
+        implementation=implementation,
     )
-    queries = sequences.queries.reshape(batch * group, length, *sequences.queries.shape[3:])
-    mask = sequences.valid.reshape(-1, 1, 1, length)
-    options = {"scale": scale, "is_causal": True, "implementation": implementation}
-    seen = jax.nn.dot_product_attention(queries, keys, values, mask=mask, **options)
-    return seen.reshape(sequences.queries.shape)
+    back = rows(seen[:, None], jnp.argsort(valid_first, axis=1))
+    return back.reshape(sequences.queries.shape)
 
 
-KERNELS: Mapping[str, Callable[..., Array]] = MappingProxyType({"splash": splash, "cudnn": dot_product})
+KERNELS: Mapping[str, Callable[..., Array]] = MappingProxyType({"splash": splash, "cudnn": cudnn})
 
 
-def _up(length: int, to: int) -> int:
-    return to * math.ceil(length / to)
+def _block(length: int) -> int:
+    """The largest block of Splash that pads a sequence by an eighth at most, or else the least."""
+    fitting = (size for size in _BLOCKS if _padding(length, size) <= length / 8)
+    return next(fitting, _BLOCKS[-1])
+
+
+def _padding(length: int, block: int) -> int:
+    return -length % block

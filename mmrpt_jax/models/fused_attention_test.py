@@ -10,11 +10,11 @@ from mmrpt_jax.models import fused_attention
 from mmrpt_jax.models.attention import attend
 from mmrpt_jax.models.chunk_attention import KeyBlock
 from mmrpt_jax.models.forward import forward
-from mmrpt_jax.models.fused_attention import Sequences, attend_to_selves, dot_product, splash
+from mmrpt_jax.models.fused_attention import Sequences, attend_to_selves, cudnn, splash
 from mmrpt_jax.models.sharding import make_mesh
 from mmrpt_jax.models.vlm_test import CONFIG, make_batch, random_parameters
 
-B, G, T, N, K, H = 8, 1, 130, 4, 2, 16
+B, G, T, N, K, H = 8, 2, 130, 4, 2, 16
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def anywhere(monkeypatch):
     """Kernels as they run without their devices: interpreted, and as JAX's own reference."""
     kernels = {
         "splash": functools.partial(splash, interpret=True),
-        "cudnn": functools.partial(dot_product, implementation="xla"),
+        "cudnn": functools.partial(cudnn, implementation="xla"),
     }
     monkeypatch.setattr(fused_attention, "KERNELS", kernels)
 
@@ -85,14 +85,27 @@ def test_splash_caps_scores(sequences):
     np.testing.assert_allclose(found[sequences.valid], expected[sequences.valid], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("sizes", [(4, 1, 2), (1, 2, 4)])
-def test_devices_share_prompts_and_heads(sequences, kernel, sizes):
-    """Four parts do not divide two heads of keys: there every device has all heads."""
-    run = jax.jit(lambda s: attend_to_selves(s, kernel))
-    whole = run(sequences)
+@pytest.mark.parametrize("count, sizes", [(8, (4, 1, 2)), (8, (1, 2, 4)), (1, (2, 4, 1))])
+def test_devices_share_prompts_and_heads(sequences, kernel, count, sizes):
+    """Four parts do not divide two heads of keys, nor two parts one prompt: there every device has all of them."""
+    *arrays, valid = jax.tree.map(lambda x: x[:count], sequences)
+    probe = np.random.default_rng(1).normal(size=arrays[0].shape).astype(np.float32)
+
+    def loss(arrays):
+        seen = attend_to_selves(Sequences(*arrays, valid), kernel)
+        return jnp.sum(jnp.where(valid[..., None, None], probe * seen, 0.0))
+
+    run = jax.jit(jax.value_and_grad(loss))
+    whole = run(arrays)
     with jax.set_mesh(make_mesh(*sizes)):
-        parts = run(sequences)
-    np.testing.assert_allclose(parts[sequences.valid], whole[sequences.valid], rtol=1e-5, atol=1e-5)
+        assert "shard_map" in str(jax.make_jaxpr(loss)(arrays))
+        parts = run(arrays)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=2e-4), parts, whole)
+
+
+def test_cudnn_refuses_a_soft_cap(sequences):
+    with pytest.raises(ValueError, match="cuDNN has no soft cap"):
+        attend_to_selves(sequences, "cudnn", softcap=5.0)
 
 
 @pytest.mark.parametrize("remat", ["none", "keep_attention"])

@@ -57,7 +57,7 @@ class VLM(nn.Module):
         if not cfg.tied:
             self.lm_head = self.param("lm_head", partitioned, (cfg.vocab_size, cfg.decoder.width))
         self.vision = VisionTower(cfg.vision, cfg.decoder.width, cfg.compute_dtype)
-        self.decoder = Stack(cfg.decoder, causal=cfg.image_attention == "causal")
+        self.decoder = Stack(cfg.decoder)
 
     def __call__(self, images, prompt, branches):
         """Runs everything once; used for initialisation."""
@@ -88,7 +88,8 @@ class VLM(nn.Module):
             nothing = jnp.zeros_like(x)
             added = jnp.stack([place_images(nothing, deep, slots) for deep in seen.deepstack])[:, :, None]
         tokens = prompt_places(self.config, prompt, seen)
-        hidden, out = self.decoder(x[:, None], (), (), tokens, added)
+        causal = images is None or self.config.image_attention == "causal"
+        hidden, out = self.decoder(x[:, None], (), (), tokens, added, causal=causal)
         end = prompt_end(prompt.valid)
         last = jnp.take_along_axis(hidden[:, 0], (end - 1)[:, None, None], axis=1)[:, 0]
         # The furthest position on any axis, of those that count.
@@ -113,7 +114,7 @@ class VLM(nn.Module):
         tokens = branch_places(self.config, prompt.length, prompt.valid, branches.valid)
         context = prompt_context(prompt)._replace(regions=regions, query_weights=query_weights)
         x = self.embed(branches.ids)
-        hidden, out = self.decoder(x, [(prompt.keys, prompt.values)], [context], tokens)
+        hidden, out = self.decoder(x, [(prompt.keys, prompt.values)], [context], tokens, causal=True)
         first = jnp.broadcast_to(prompt.last_hidden[:, None, None], (*hidden.shape[:2], 1, hidden.shape[-1]))
         return jnp.concatenate([first, hidden[:, :, :-1]], axis=2), out
 

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
+from mmrpt_jax.models.cache import Cache, empty_slots
 from mmrpt_jax.models.config import VLMConfig
-from mmrpt_jax.models.decoder import Block, Cache, without_ones
+from mmrpt_jax.models.decoder import Block
 from mmrpt_jax.models.head import logits, output_matrix
 from mmrpt_jax.models.layers import make_norm
 from mmrpt_jax.models.patches import ImagePatches
@@ -111,7 +112,7 @@ def _start(first, state, config, group_size, max_tokens) -> _Loop:
     batch = first.shape[0]
     shape = (batch, group_size, max_tokens)
     heads = (config.decoder.kv_heads, group_size, max_tokens, config.decoder.head_dim)
-    cache = jnp.zeros(without_ones((batch, *heads)), state.keys.dtype)
+    cache = empty_slots((batch, *heads), state.keys.dtype)
     scores = jnp.broadcast_to(first[:, None], (batch, group_size, first.shape[-1]))
     everywhere = jnp.ones(shape[:2], bool)
     empty = Rollout(

@@ -52,6 +52,9 @@ def open_finished(
     check_same_beginning(config, folder)
     try:
         processor = open_processor(config, folder)
+        # Of how it was trained, nothing matters to what it says, and its kernel may be for another machine.
+        with config.unlocked():
+            config.train.update(attention="xla", remat="none")
         model = model_of(config, processor.tokenizer.vocab_size)
     except ValueError as error:
         raise ConfigError(f"{folder}: what the run began with cannot be read any more: {error}") from error

@@ -25,10 +25,10 @@ def sampling_as_configured(
 
 
 def with_training(model: VLMConfig, config: ConfigDict) -> VLMConfig:
-    """The model in the numbers of `config.train`, with its adapters, and with what it stores of its layers.
+    """The model in the numbers of `config.train`, with its adapters, its kernel, and with what it stores of its layers.
 
     Raises:
-        ValueError: a target of theirs matches no projection.
+        ValueError: a target of adapters matches no projection; or the kernel does not suit the model.
     """
     train = config.train
     tower = dataclasses.replace(model.vision.transformer, remat=train.remat)
@@ -86,12 +86,12 @@ def check_training(
     for name in ("param_dtype", "compute_dtype"):
         one_of(f"train.{name}", config.train[name], DTYPES)
     one_of("train.remat", config.train.remat, REMATS)
-    _check_attention(config, model_of, devices)
     at_least(config, "train.max_skipped", 1)
     at_least(config, "train.lora.rank", 0)
     lora, frozen = config.train.lora, tuple(config.train.frozen)
     if lora.rank:
         _check_adapters(config)
+    _check_attention(config, model_of, devices)
     if lora.rank or frozen:
         params = abstract_parameters(model_of(config, config.tokenizer.vocab_size))
         for pattern in frozen:
@@ -109,7 +109,7 @@ def _check_attention(
     one_of("train.attention", kernel, ATTENTIONS)
     if kernel == "xla":
         return
-    wanted, found = {"splash": "tpu", "cudnn": "gpu"}[kernel], (devices or jax.devices())[0].platform
+    wanted, found = ATTENTIONS[kernel], (devices or jax.devices())[0].platform
     if found != wanted:
         raise ConfigError(
             f"config.train.attention={kernel!r} is a kernel for {wanted}, and the devices are {found}: say 'xla'"

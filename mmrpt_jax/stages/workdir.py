@@ -23,8 +23,14 @@ from mmrpt_jax.training.stopping import NEVER, StopRequest
 
 # What may differ between two starts in one folder: what is told and kept, which parts run, and on what.
 _MAY_CHANGE = ("title", "stages", "arms", "log_every", "save_every", "overlays", "compilation_cache", "mesh")
-# Limits that end a run: who raises one goes on where it ended.
-_LIMITS = ("train.max_skipped", "rl.reward_timeout", "align.reward_timeout")
+# Limits that end a run, where who raises one goes on; and ways to compute the same.
+_MAY_CHANGE_WITHIN = (
+    "train.max_skipped",
+    "train.attention",
+    "train.remat",
+    "rl.reward_timeout",
+    "align.reward_timeout",
+)
 _PACKAGES = (
     "jax",
     "flax",
@@ -108,7 +114,7 @@ def write_identity(config: ConfigDict, workdir: Path) -> None:
 
 
 def _check_same_experiment(before: dict, now: dict, workdir: Path) -> None:
-    before, now = without_limits(before), without_limits(now)
+    before, now = what_must_stay(before), what_must_stay(now)
     for field in sorted(before.keys() | now.keys()):
         if field not in _MAY_CHANGE and before.get(field) != now.get(field):
             raise ConfigError(
@@ -116,10 +122,10 @@ def _check_same_experiment(before: dict, now: dict, workdir: Path) -> None:
             )
 
 
-def without_limits(resolved: dict) -> dict:
-    """A resolved config but for the fields that only say when to give up."""
+def what_must_stay(resolved: dict) -> dict:
+    """A resolved config but for fields of its sections that may change."""
     kept = {name: dict(part) if isinstance(part, dict) else part for name, part in resolved.items()}
-    for section, field in (path.split(".") for path in _LIMITS):
+    for section, field in (path.split(".") for path in _MAY_CHANGE_WITHIN):
         if isinstance(kept.get(section), dict):
             kept[section].pop(field, None)
     return kept

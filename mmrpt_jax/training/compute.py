@@ -1,8 +1,8 @@
 """Floating-point operations of a step, counted from shapes: what equal-compute controls are matched to.
 
 A product of [m, k] and [k, n] counts 2·m·k·n; norms, activations and softmax are left out; a backward pass counts
-twice its forward pass. Padding counts, and so do all keys of a causal query, although attention leaves
-out most of those that it does not see.
+twice its forward pass. Padding counts, and so do all keys of a causal query, although attention
+leaves out those that it does not see in long sequences.
 """
 
 from mmrpt_jax.models.config import TransformerConfig, UnifiedConfig, VLMConfig

@@ -38,7 +38,7 @@ from mmrpt_jax.training.state import TrainState, compile_step, make_optimizer, n
 
 def main(work: Work) -> None:
     """Takes the steps and prints one line about them."""
-    watch, mesh = Stopwatch(), make_mesh()
+    watch, mesh = Stopwatch(), make_mesh(devices=jax.devices()[:1])
     # As the presets of published checkpoints have it.
     model = model_in(model_numbers(work), work.dtype, remat="keep_attention")
     processor = open_processor(work, model)

@@ -34,6 +34,9 @@ def _equation(eqn: JaxprEqn, trips: int) -> float:
         return max(inner)
     if name == "pallas_call":
         return sum(inner) * math.prod(eqn.params["grid_mapping"].grid)
+    if name == "shard_map":
+        # Inside stands one device's part.
+        return sum(inner) * eqn.params["mesh"].size
     return sum(inner) * {"scan": eqn.params.get("length", 1), "while": trips}.get(name, 1)
 
 

@@ -1,7 +1,10 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.experimental import pallas as pl
+from jax.sharding import PartitionSpec
 
+from mmrpt_jax.models.sharding import make_mesh
 from mmrpt_jax.stages.topology.flops import count_flops
 
 A, B = jnp.zeros((3, 5)), jnp.zeros((5, 7))
@@ -37,6 +40,23 @@ def branched(a, b):
 )
 def test_products(function, expected):
     assert flops_of(function, A, B, trips=6) == expected
+
+
+def test_a_kernel_counts_for_every_cell_of_its_grid():
+    def body(a, b, out):
+        out[...] = a[...] @ b[...]
+
+    out = jax.ShapeDtypeStruct((3, 7), A.dtype)
+    kernel = pl.pallas_call(body, out_shape=out, grid=(2, 4), interpret=True)
+    assert flops_of(kernel, A, B) == 8 * ONCE
+
+
+def test_a_device_s_part_counts_for_all_devices():
+    mesh = make_mesh(2, 2, 2)
+    part = jax.shard_map(
+        jnp.matmul, mesh=mesh, in_specs=(PartitionSpec(), PartitionSpec()), out_specs=PartitionSpec()
+    )
+    assert flops_of(part, A, B) == 8 * ONCE
 
 
 def test_what_is_recomputed_counts_again():
