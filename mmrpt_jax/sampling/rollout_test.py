@@ -64,11 +64,15 @@ def test_sampled_logprobs_equal_scored_ones(params, prompts, banned, rollout):
     assert np.std(rollout.logprobs[valid]) > 0.1
 
 
-def test_sampled_logprobs_equal_scored_ones_with_every_option(prompts):
-    """Shared positions among them: the first branch token does not stand where the prompt's tokens end."""
+@pytest.mark.parametrize("count, group, tokens", [(2, 2, 3), (1, 2, 3), (1, 1, 3), (1, 1, 1)])
+def test_sampled_logprobs_equal_scored_ones_with_every_option(prompts, count, group, tokens):
+    """Shared positions among them: the first branch token does not stand where the prompt's tokens end.
+
+    With one head of keys, caches have up to three axes of one, which are not carried.
+    """
     params = random_parameters(VARIANT)
-    images, prompt = jax.tree.map(lambda x: x[:2], prompts)
-    found = jax.jit(make_rollout(VARIANT, group_size=2, max_tokens=3, end_ids=()))(
+    images, prompt = jax.tree.map(lambda x: x[:count], prompts)
+    found = jax.jit(make_rollout(VARIANT, group_size=group, max_tokens=tokens, end_ids=()))(
         params, images, prompt, jax.random.key(0)
     )
     scored = score(VARIANT, params, images, prompt, BranchTokens(found.ids, found.valid)).logprobs
