@@ -10,8 +10,8 @@ import time
 
 from mmrpt_jax.reporting.jsonl import read_jsonl
 
-# Many, since a step takes milliseconds, and a process is to be met before its last one.
-STEPS = 240
+# Enough that a process is met seconds before its last one.
+STEPS = 60
 # Seconds that a start may take before it counts as hanging.
 LONGEST = 600
 
