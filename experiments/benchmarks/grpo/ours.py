@@ -18,6 +18,7 @@ from experiments.benchmarks.grpo.work import (
     Work,
     count_letters,
     from_command_line,
+    jax_device,
     model_numbers,
     prompts,
 )
@@ -59,16 +60,8 @@ def main(work: Work) -> None:
         state = whole(state, number)
     [(prompt_tokens, answer_tokens)] = shapes
     versions = {name: version(name) for name in ("jax", "flax", "optax")}
-    device = jax.devices()[0]
-    watch.report(
-        work,
-        prompt_tokens=prompt_tokens,
-        answer_tokens=answer_tokens,
-        versions=versions,
-        device=device.device_kind,
-        # A CPU counts nothing.
-        device_bytes=(device.memory_stats() or {}).get("peak_bytes_in_use"),
-    )
+    counted = {"prompt_tokens": prompt_tokens, "answer_tokens": answer_tokens}
+    watch.report(work, **counted, versions=versions, **jax_device(jax.devices()[0]))
 
 
 def make_step(work: Work, watch: Stopwatch, model: VLMConfig, processor: CheckpointProcessor):

@@ -78,6 +78,12 @@ def count_letters(prompts: Sequence[str], completions: Sequence[Any], **_: Any) 
     return [float(len(text) % 7) for text in texts]
 
 
+def jax_device(device: Any) -> dict[str, Any]:
+    """What `Stopwatch.report` is told of a device of JAX; a CPU does not count its memory."""
+    held = (device.memory_stats() or {}).get("peak_bytes_in_use")
+    return {"device": device.device_kind, "device_bytes": held}
+
+
 class Stopwatch:
     """Seconds by name, one list for each, and the memory of this process.
 

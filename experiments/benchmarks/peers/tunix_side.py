@@ -29,6 +29,7 @@ from work import (
     Work,
     count_letters,
     from_command_line,
+    jax_device,
     model_numbers,
     prompts,
 )
@@ -70,15 +71,8 @@ def main(work: Work) -> None:
         watch.add("step", float(seconds))
     [(prompt_tokens, answer_tokens)] = shapes
     versions = {name: version(name) for name in ("google-tunix", "jax", "flax")}
-    device = jax.devices()[0]
-    watch.report(
-        work,
-        prompt_tokens=prompt_tokens,
-        answer_tokens=answer_tokens,
-        versions=versions,
-        device=device.device_kind,
-        device_bytes=(device.memory_stats() or {}).get("peak_bytes_in_use"),
-    )
+    counted = {"prompt_tokens": prompt_tokens, "answer_tokens": answer_tokens}
+    watch.report(work, **counted, versions=versions, **jax_device(jax.devices()[0]))
 
 
 def _cluster(work: Work, mesh) -> rl_cluster.RLCluster:
