@@ -9,8 +9,9 @@ from jaxtyping import Array, Float, Int
 from mmrpt_jax.models.attention import attend
 from mmrpt_jax.models.chunk_attention import KeyBlock, heads_first
 from mmrpt_jax.models.config import TransformerConfig
-from mmrpt_jax.models.decoder import Stack, Tokens
+from mmrpt_jax.models.decoder import Stack
 from mmrpt_jax.models.layers import MLP, Linear, make_norm
+from mmrpt_jax.models.tokens import Tokens
 
 
 @dataclasses.dataclass(frozen=True)

@@ -51,9 +51,9 @@ def forward(
         regions: indicator columns over prompt keys, if their attention mass is wanted.
         query_weights: which branch queries count in the mass received; needed with `regions`.
     """
-    model, variables = VLM(config), {"params": params}
-    state = model.apply(variables, images, prompt, method=VLM.encode_prompt)
-    hidden, out = model.apply(variables, state, branches, regions, query_weights, method=VLM.extend)
+    hidden, out = VLM(config).apply(
+        {"params": params}, images, prompt, branches, regions, query_weights, method=VLM.run_group
+    )
     scores = score_tokens(
         hidden,
         output_matrix(params),

@@ -11,9 +11,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from mmrpt_jax.models.config import TransformerConfig
-from mmrpt_jax.models.decoder import Block, Context, KeysValues, Tokens
+from mmrpt_jax.models.decoder import Block
+from mmrpt_jax.models.layer_attention import KeysValues
 from mmrpt_jax.models.layers import make_norm
 from mmrpt_jax.models.remat import recomputed
+from mmrpt_jax.models.tokens import Context, Tokens
 
 
 def run_framed(

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmrpt_jax.models.decoder import Context, Stack, Tokens
+from mmrpt_jax.models.decoder import Stack
 from mmrpt_jax.models.framed import run_framed
+from mmrpt_jax.models.tokens import Context, Tokens
 from mmrpt_jax.models.unified import encode_prompt, velocity
 from mmrpt_jax.models.unified_test import CONFIG, make_inputs, parameters
 

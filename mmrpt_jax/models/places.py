@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from mmrpt_jax.models.config import VLMConfig
-from mmrpt_jax.models.decoder import Tokens
 from mmrpt_jax.models.patches import image_sizes
+from mmrpt_jax.models.tokens import Tokens
 from mmrpt_jax.models.vision import VisualTokens
 
 

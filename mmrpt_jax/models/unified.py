@@ -15,11 +15,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from mmrpt_jax.models.config import UnifiedConfig
-from mmrpt_jax.models.decoder import Context, KeysValues, Stack
+from mmrpt_jax.models.decoder import Stack
 from mmrpt_jax.models.framed import run_framed, stand_together
 from mmrpt_jax.models.latents import LatentTokens
+from mmrpt_jax.models.layer_attention import KeysValues
 from mmrpt_jax.models.patches import ImagePatches
 from mmrpt_jax.models.paths import overlay
+from mmrpt_jax.models.tokens import Context
 from mmrpt_jax.models.vlm import VLM, BranchTokens, PromptState, PromptTokens, prompt_context
 
 
@@ -110,7 +112,7 @@ def velocity(
     x = tokens.apply(variables, latents, times, method=LatentTokens.embed).astype(prompt.keys.dtype)
     context_kv, contexts, place = (
         [(prompt.keys, prompt.values)],
-        [prompt_context(prompt)],
+        [prompt_context(prompt.valid)],
         prompt.length[:, None],
     )
     if thoughts is not None:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt8
 
 from mmrpt_jax.models.config import ConnectorConfig, VisionConfig
-from mmrpt_jax.models.decoder import Stack, Tokens
+from mmrpt_jax.models.decoder import Stack
 from mmrpt_jax.models.latents import fixed_positions
 from mmrpt_jax.models.layers import Linear, activation, make_norm
 from mmrpt_jax.models.patches import (
@@ -18,6 +18,7 @@ from mmrpt_jax.models.patches import (
     normalise,
     vision_places,
 )
+from mmrpt_jax.models.tokens import Tokens
 
 
 class VisualTokens(NamedTuple):

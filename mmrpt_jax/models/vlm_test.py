@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from mmrpt_jax.models.config import ConnectorConfig, RotaryConfig, TransformerConfig, VisionConfig, VLMConfig
-from mmrpt_jax.models.decoder import Tokens
 from mmrpt_jax.models.forward import forward
 from mmrpt_jax.models.initialise import abstract_parameters
 from mmrpt_jax.models.places import prompt_places
+from mmrpt_jax.models.tokens import Tokens
 from mmrpt_jax.models.vision import VisualTokens
 from mmrpt_jax.models.vlm import VLM, BranchTokens, PromptTokens
 

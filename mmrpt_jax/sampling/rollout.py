@@ -135,7 +135,7 @@ def make_decode_step(
     stacked = params["decoder"]["layers"]
     layers = [jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in range(cfg.layers)]
     prompt_kv = [(prompt.keys[i], prompt.values[i]) for i in range(cfg.layers)]
-    context = prompt_context(prompt)
+    context = prompt_context(prompt.valid)
     everywhere = jnp.ones((prompt.valid.shape[0], group_size, max_tokens), bool)
     slots = branch_places(config, prompt.length, prompt.valid, everywhere)
     local = cfg.local_layers or (False,) * cfg.layers

@@ -70,8 +70,9 @@ def make_dependency_scorer(
 
     def score(params, images, prompt: PromptTokens, captions: BranchTokens) -> TokenDependency:
         def run(prompt, regions=None, weights=None):
-            state = model.apply({"params": params}, images, prompt, method=VLM.encode_prompt)
-            return model.apply({"params": params}, state, captions, regions, weights, method=VLM.extend)
+            return model.apply(
+                {"params": params}, images, prompt, captions, regions, weights, method=VLM.run_group
+            )
 
         image = prompt.image_slots & prompt.valid
         counted = captions.valid.astype(jnp.float32)
