@@ -160,7 +160,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--programs", nargs="+", default=(), help="some of them (all)")
     parser.add_argument("--prompts", nargs="+", default=PROMPTS, choices=PROMPTS, help="(%(default)s)")
     parser.add_argument(
-        "--attention", default="xla", choices=("xla", "splash"), help="what computes prompts (%(default)s)"
+        "--attention", default="xla", choices=("xla", "splash"), help="what computes attention (%(default)s)"
     )
     parser.add_argument("--gather", action="store_true", help="fetch weights once per rollout, not per token")
     parser.add_argument("--batch", type=int, default=64, help="prompts of a step (%(default)s)")

@@ -108,7 +108,8 @@ def _train() -> dict[str, Any]:
         # Whether a rollout fetches what `fsdp` splits of the weights once, instead of for every token: faster, for the
         # memory of a device's part of `tensor` of all weights.
         "gather_to_sample": False,
-        # What computes prompts: "xla"; or a kernel, "splash" on TPUs, "cudnn" on GPUs, where images are causal too.
+        # "xla"; or a kernel, where images are causal too: "splash" on TPUs (of prompts, and of updates whole), "cudnn" on
+        # GPUs (of prompts).
         "attention": "xla",
         # What the backward pass computes anew instead of storing it: "none"; all of a layer but what attention gave,
         # "keep_attention", which saves most of the memory for little time; or "full".

@@ -1,6 +1,6 @@
-"""Causal attention of sequences to themselves as one kernel, by name: what computes prompts on accelerators.
+"""Causal attention of sequences to themselves as one kernel, by name: what accelerators compute it with.
 
-Branches look at their prompt as well as at themselves, and are asked what they look at: they stay with `attend`.
+A sequence is a prompt, or, for kernels that take masks, a prompt and its branches as one row.
 """
 
 import functools
@@ -10,11 +10,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
 from mmrpt_jax.models.chunk_attention import ATTENDED
 from mmrpt_jax.models.sharding import present_mesh, prompt_shards
+from mmrpt_jax.models.tokens import RowShape
 
 # Tokens of a block of Splash.
 _BLOCKS = (512, 384, 256, 128)
@@ -30,7 +32,12 @@ class Sequences(NamedTuple):
 
 
 def attend_to_selves(
-    sequences: Sequences, kernel: str, *, scale: float | None = None, softcap: float = 0.0
+    sequences: Sequences,
+    kernel: str,
+    *,
+    row: RowShape | None = None,
+    scale: float | None = None,
+    softcap: float = 0.0,
 ) -> Float[Array, "B G T N H"]:
     """Softmax attention of every token over the valid ones of its sequence up to itself.
 
@@ -39,11 +46,14 @@ def attend_to_selves(
     Args:
         sequences: their valid tokens may lie anywhere.
         kernel: one of `KERNELS`.
+        row: sequences are rows of `GroupTokens`, whose branches do not see each other. Of `ROW_KERNELS` alone.
         scale: factor on scores; None: 1/sqrt(H).
         softcap: c in c·tanh(score/c); 0: none. Of "splash" alone.
     """
     scale = sequences.queries.shape[-1] ** -0.5 if scale is None else scale
     run = functools.partial(KERNELS[kernel], scale=scale, softcap=softcap)
+    if row is not None:
+        run = functools.partial(run, row=row)
     mesh = present_mesh()
     if mesh is None:
         return run(sequences)
@@ -59,7 +69,12 @@ def attend_to_selves(
 
 
 def splash(
-    sequences: Sequences, *, scale: float, softcap: float, interpret: bool = False
+    sequences: Sequences,
+    *,
+    scale: float,
+    softcap: float,
+    row: RowShape | None = None,
+    interpret: bool = False,
 ) -> Float[Array, "B G T N H"]:
     """Splash attention, JAX's own kernel for TPUs (Pallas), interpreted elsewhere; its blocks are not tuned."""
     # Who does not use it does not load Pallas.
@@ -68,9 +83,9 @@ def splash(
     batch, group, length, heads, _ = sequences.queries.shape
     block = _block(length)
     padding = _padding(length, block)
-    mask = library.MultiHeadMask([library.CausalMask((length + padding,) * 2) for _ in range(heads)])
+    visible = library.NumpyMask(visible_in_row(row or RowShape(length, 0, 0), padding))
     kernel = library.make_splash_mha_single_device(
-        mask,
+        library.MultiHeadMask([visible] * heads),
         block_sizes=library.BlockSizes(*[block] * 8),
         attn_logits_soft_cap=softcap or None,
         residual_checkpoint_name=ATTENDED,
@@ -124,6 +139,20 @@ def cudnn(
 
 
 KERNELS: Mapping[str, Callable[..., Array]] = MappingProxyType({"splash": splash, "cudnn": cudnn})
+
+
+# Those that compute a prompt and its branches as one row, and skip what of it is hidden.
+ROW_KERNELS = frozenset({"splash"})
+
+
+def visible_in_row(row: RowShape, padding: int = 0) -> Bool[np.ndarray, "S S"]:
+    """Which tokens [query, key] of a row see each other: those up to themselves, of the prompt or of their branch."""
+    prompt, group, length = row
+    branch = np.repeat(np.arange(group + 1), [prompt, *[length] * group])
+    # What is added to fill blocks belongs to no branch.
+    branch = np.concatenate([branch, np.full(padding, group + 1)])
+    mine = (branch == branch[:, None]) | (branch == 0)
+    return mine & np.tri(len(branch), dtype=bool)
 
 
 def _block(length: int) -> int:

@@ -12,6 +12,7 @@ from mmrpt_jax.models.chunk_attention import KeyBlock
 from mmrpt_jax.models.forward import forward
 from mmrpt_jax.models.fused_attention import Sequences, attend_to_selves, cudnn, splash
 from mmrpt_jax.models.sharding import make_mesh
+from mmrpt_jax.models.tokens import RowShape
 from mmrpt_jax.models.vlm_test import CONFIG, make_batch, random_parameters
 
 B, G, T, N, K, H = 8, 2, 130, 4, 2, 16
@@ -85,6 +86,21 @@ def test_splash_caps_scores(sequences):
     np.testing.assert_allclose(found[sequences.valid], expected[sequences.valid], rtol=1e-5, atol=1e-5)
 
 
+def test_tokens_of_a_row_see_their_prompt_and_their_branch():
+    # A prompt of two tokens, two branches of two, and one that fills the block.
+    expected = """
+        x......
+        xx.....
+        xxx....
+        xxxx...
+        xx..x..
+        xx..xx.
+        xx....x
+    """
+    found = fused_attention.visible_in_row(RowShape(2, 2, 2), padding=1)
+    assert ["".join(np.where(row, "x", ".")) for row in found] == expected.split()
+
+
 @pytest.mark.parametrize("count, sizes", [(8, (4, 1, 2)), (8, (1, 2, 4)), (1, (2, 4, 1))])
 def test_devices_share_prompts_and_heads(sequences, kernel, count, sizes):
     """Four parts do not divide two heads of keys, nor two parts one prompt: there every device has all of them."""
@@ -109,11 +125,11 @@ def test_cudnn_refuses_a_soft_cap(sequences):
 
 
 @pytest.mark.parametrize("remat", ["none", "keep_attention"])
-def test_prompts_of_a_model_run_through_the_kernel(kernel, remat, monkeypatch):
-    """Scores and gradients are those of the model without it; branches need none."""
+def test_a_model_runs_through_the_kernel(kernel, remat, monkeypatch):
+    """Scores and gradients are those of the model without it; branches too go through Splash."""
     params, batch = random_parameters(CONFIG), make_batch()
     ran, run = [], fused_attention.KERNELS[kernel]
-    counted = lambda *args, **options: ran.append(kernel) or run(*args, **options)  # noqa: E731
+    counted = lambda *args, **options: ran.append(options.get("row")) or run(*args, **options)  # noqa: E731
     monkeypatch.setattr(fused_attention, "KERNELS", {kernel: counted})
 
     def evaluate(attention):
@@ -127,7 +143,7 @@ def test_prompts_of_a_model_run_through_the_kernel(kernel, remat, monkeypatch):
         return jax.jit(jax.value_and_grad(loss))(params)
 
     (loss, gradients), (plain, plain_gradients) = evaluate(kernel), evaluate("xla")
-    assert ran
+    assert ran and set(ran) == {RowShape(12, 3, 5) if kernel == "splash" else None}
     np.testing.assert_allclose(loss, plain, rtol=1e-5)
     jax.tree.map(
         functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-4), gradients, plain_gradients

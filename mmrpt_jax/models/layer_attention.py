@@ -10,8 +10,8 @@ from mmrpt_jax.models.attention import FAR, attend
 from mmrpt_jax.models.cache import Cache, grow
 from mmrpt_jax.models.chunk_attention import Attended, KeyBlock, heads_first
 from mmrpt_jax.models.config import TransformerConfig
-from mmrpt_jax.models.fused_attention import Sequences, attend_to_selves
-from mmrpt_jax.models.tokens import Context, GroupTokens, Tokens, join_row
+from mmrpt_jax.models.fused_attention import ROW_KERNELS, Sequences, attend_to_selves
+from mmrpt_jax.models.tokens import Context, GroupTokens, RowShape, Tokens, join_row
 
 # Keys and values of a context, as in a `KeyBlock`; with a leading L axis for all layers.
 KeysValues = tuple[Float[Array, "*E S H"], Float[Array, "*E S H"]]
@@ -72,6 +72,9 @@ class LayerAttention(NamedTuple):
 
     def in_group(self, own: Projected, row: GroupTokens) -> Attended:
         """A prompt, which sees itself, and its branches, each of which sees the prompt and itself."""
+        if self.causal and self.config.attention in ROW_KERNELS and row.context.regions is None:
+            keys, values = heads_first(own.keys), heads_first(own.values)
+            return self._by_kernel(Sequences(own.queries, keys, values, row.valid), row.shape)
         prompt, branches = (Projected(*part) for part in zip(*map(row.split, own), strict=True))
         of_prompt, (keys, values) = self.behind(prompt, row.prompt)
         of_branches, _ = self._replace(causal=True).behind(
@@ -79,9 +82,9 @@ class LayerAttention(NamedTuple):
         )
         return of_branches._replace(values=join_row(of_prompt.values, of_branches.values))
 
-    def _by_kernel(self, sequences: Sequences) -> Attended:
+    def _by_kernel(self, sequences: Sequences, row: RowShape | None = None) -> Attended:
         cfg = self.config
-        options = {"scale": cfg.query_scale, "softcap": cfg.score_softcap}
+        options = {"row": row, "scale": cfg.query_scale, "softcap": cfg.score_softcap}
         return Attended(attend_to_selves(sequences, cfg.attention, **options), None, None)
 
     def _attend(self, queries, tokens, blocks, contexts, *, causal=False) -> Attended:

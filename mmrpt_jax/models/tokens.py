@@ -43,6 +43,20 @@ class Context(NamedTuple):
     places: Int[Array, "B *G S"] | None = None
 
 
+class RowShape(NamedTuple):
+    """Sizes of a row of `GroupTokens`.
+
+    Attributes:
+        prompt: P, tokens of the prompt.
+        group: G branches.
+        length: R, tokens of a branch.
+    """
+
+    prompt: int
+    group: int
+    length: int
+
+
 class GroupTokens(NamedTuple):
     """A prompt and its branches as one row of P + G·R tokens: the prompt, and one branch behind the other.
 
@@ -67,12 +81,23 @@ class GroupTokens(NamedTuple):
             branches = jnp.broadcast_to(branches[..., None], (*branches.shape, prompt.shape[-1]))
         return join_row(prompt, branches)
 
+    @property
+    def valid(self) -> Bool[Array, "B 1 S"]:
+        """False for the padding of the prompt and of its branches."""
+        return join_row(self.prompt.valid, self.branches.valid)
+
+    @property
+    def shape(self) -> RowShape:
+        """What the row consists of."""
+        return RowShape(self.prompt.order.shape[2], *self.branches.order.shape[1:])
+
     def split(
         self, row: Float[Array, "B 1 S *E"]
     ) -> tuple[Float[Array, "B 1 P *E"], Float[Array, "B G R *E"]]:
         """What belongs to the prompt, and what to its branches."""
-        length = self.prompt.order.shape[2]
-        return row[:, :, :length], row[:, 0, length:].reshape(*self.branches.order.shape, *row.shape[3:])
+        prompt, group, length = self.shape
+        branches = row[:, 0, prompt:].reshape(len(row), group, length, *row.shape[3:])
+        return row[:, :, :prompt], branches
 
 
 def join_row(
