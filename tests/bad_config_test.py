@@ -120,6 +120,7 @@ def test_data_that_is_no_dataset_is_named(config, dataset, tmp_path):
         ({"rl.rewards": {"format": 0.0}}, "config.rl.rewards: every weight is 0"),
         ({"rl.rewards": {"semantic": 1.0}}, "config.rl.semantic_encoder must name a folder"),
         ({"rl.group_size": 1}, "config.rl.group_size is 1: it must be at least 2"),
+        ({"rl.packed_rows": (2, 4)}, "config.rl.packed_rows=(2, 4): rows that answers share are fewer than"),
         ({"rl.micro_batches": 3}, "config.rl.prompts_per_step=8 does not divide into micro_batches=3"),
         ({"caption.micro_batches": 5}, "config.caption.batch_size=8 does not divide into micro_batches=5"),
         (

@@ -5,7 +5,8 @@ them. FLOPs are counted from shapes, the backward pass as two forward passes (`m
 
 Updates are those of the scenes' experiment, or, with `--size`, of the preset of Qwen2.5-VL with a model of that size:
 one prompt of P tokens with its image, G answers of R tokens, all weights in training, layers recomputed (but for
-attention).
+attention). With `--filled`, also that of answers of random lengths, which take that share of R on average, packed into
+rows as with `config.rl.packed_rows`: of answers in a row each, the lengths would not matter.
 """
 
 import argparse
@@ -16,6 +17,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Int
 from ml_collections import ConfigDict
 
 from experiments.benchmarks.common.command import benchmark_parser, run_benchmark
@@ -25,6 +28,7 @@ from experiments.benchmarks.common.timing import quartiles, take_turns, title
 from experiments.benchmarks.grpo.work import PIXELS
 from experiments.configs import mmrpt_scenes
 from mmrpt_jax.models import VLMConfig, initialise
+from mmrpt_jax.models.packing import pack_rows
 from mmrpt_jax.stages.mmrpt.programs import policy_update
 from mmrpt_jax.stages.opening import model_config
 from mmrpt_jax.stages.trained import with_training
@@ -55,6 +59,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--group", type=int, default=8, help="with --size: G (%(default)s)")
     parser.add_argument("--prompt", type=int, default=1300, help="with --size: P (%(default)s)")
     parser.add_argument("--answer", type=int, default=512, help="with --size: R (%(default)s)")
+    parser.add_argument(
+        "--filled",
+        type=float,
+        default=None,
+        help="with --size: mean length of answers in units of R, below 1",
+    )
     return run_benchmark(parser, measure_updates, COLUMNS, title("Policy updates"), argv)
 
 
@@ -84,7 +94,20 @@ def sized_works(options: argparse.Namespace) -> dict[str, Work]:
     config = shaped_preset(shape)
     config.train.update(param_dtype=options.dtype, compute_dtype=options.dtype)
     name = f"G={options.group} P={options.prompt} R={options.answer}"
-    return {name: policy_work(config, with_training(model, config))}
+    model = with_training(model, config)
+    works = {name: policy_work(config, model)}
+    if options.filled:
+        lengths = random_lengths(options.group, options.answer, options.filled)
+        slots = pack_rows(lengths, options.answer, range(1, options.group + 1))
+        works[f"{name}, {options.filled} filled, {slots.shape[1]} rows"] = policy_work(config, model, slots)
+    return works
+
+
+def random_lengths(group: int, length: int, filled: float) -> Int[np.ndarray, "1 G"]:
+    """Lengths of answers, drawn evenly around `filled` of `length`, as far as it goes on both sides."""
+    spread = min(filled, 1 - filled)
+    shares = np.random.default_rng(0).uniform(filled - spread, filled + spread, (1, group))
+    return np.ceil(shares * length).astype(int)
 
 
 def wider(config: ConfigDict) -> ConfigDict:
@@ -105,10 +128,12 @@ def product_work(size: int, dtype: str) -> Work:
     return Work(lambda: multiply(matrix, matrix), 2.0 * size**3)
 
 
-def policy_work(config: ConfigDict, model: VLMConfig) -> Work:
-    """The update of `config`, from random weights, on a batch without padding."""
+def policy_work(
+    config: ConfigDict, model: VLMConfig, packing: Int[np.ndarray, "B W R"] | None = None
+) -> Work:
+    """The update of `config`, from random weights, on a batch without padding, or on answers in packed rows."""
     step, optimizer, shapes = policy_update(config, model)
-    batch = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), shapes)
+    batch = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), shapes)._replace(packing=packing)
     update = jax.jit(step, donate_argnums=0)
     # Put there, as an update's result is: what may be anywhere would make the first update a program of its own.
     params = jax.device_put(initialise(model, jax.random.key(0)), jax.devices()[0])
@@ -119,7 +144,7 @@ def policy_work(config: ConfigDict, model: VLMConfig) -> Work:
         state, _ = update(state, batch)
         return state
 
-    prompts, group, branch_tokens = batch.branches.ids.shape
+    prompts, group, branch_tokens = (batch.branches.ids if packing is None else packing).shape
     shape = {"prompts": prompts, "prompt_tokens": batch.prompt.ids.shape[1]}
     counts = config.data.patch_counts
     shape["patches"] = max(counts) if counts else None

@@ -4,7 +4,7 @@ A key is visible when it is valid and not later in `order` than the query. That 
 (order = position), bidirectional images (all patches share one order), padding (not valid) and a half-filled
 cache (later slots are later in order).
 
-Where tokens have places, a key must also be less than `reach` places away. That covers sliding windows (place = index
+Where both have places, a key must also be less than `reach` places away. That covers sliding windows (place = index
 in the sequence), windows of patches (place = number of the window, reach 1) and several images in one row (their places
 lie `FAR` apart and more).
 """
@@ -50,7 +50,7 @@ def attend(
         queries: unscaled; the scale is applied here.
         order: the queries' order.
         blocks: at least one; at most one of them names regions.
-        places: the queries' places, if not everything of lower order is seen.
+        places: the queries' places, if not everything of lower order is seen; a block without any is near to all.
         reach: keys must be less than so many places away.
         scale: factor on scores; None: 1/sqrt(H).
         softcap: c in c·tanh(score/c), which keeps scores between −c and c; 0: none.
@@ -60,11 +60,8 @@ def attend(
             what is hidden in any case is not computed, as far as whole chunks go.
 
     Raises:
-        ValueError: a block names regions, but there are no `query_weights`, or it holds the keys of causal queries; or
-            queries have places, and a block has none.
+        ValueError: a block names regions, but there are no `query_weights`, or it holds the keys of causal queries.
     """
-    if places is not None and any(block.places is None for block in blocks):
-        raise ValueError("queries have places, and a block of keys has none: give it places, or them none")
     blocks = list(blocks)
     if causal and blocks[-1].regions is not None:
         raise ValueError(

@@ -307,7 +307,12 @@ def test_regions_without_query_weights_are_refused(branches, regions):
         attend(queries, order, [shared._replace(regions=regions), own])
 
 
-def test_places_without_places_of_keys_are_refused(branches):
-    queries, order, blocks = branches
-    with pytest.raises(ValueError, match="a block of keys has none"):
-        attend(queries, order, blocks, places=order)
+def test_keys_without_places_are_near_to_all(branches):
+    """As if each of them stood where the query does: here all queries stand in one place."""
+    queries, order, (shared, own) = branches
+    places = np.full_like(order, 7)
+    here = shared._replace(places=np.full_like(shared.order, 7))
+    own = own._replace(places=np.full_like(own.order, 7 + FAR))
+    expected = attend(queries, order, [here, own], places=places).values
+    np.testing.assert_array_equal(attend(queries, order, [shared, own], places=places).values, expected)
+    assert not np.array_equal(attend(queries, order, [shared, own]).values, expected)

@@ -32,7 +32,7 @@ class KeyBlock(NamedTuple):
         valid: [B S] or [B G S], False for padding.
         regions: [B S M] indicator columns of the regions whose attention mass is wanted, or None; shared
             blocks only.
-        places: [B S] or [B G S], compared with the queries' places; needed where those are given.
+        places: [B S] or [B G S], compared with the queries' places; None: near to all.
     """
 
     keys: Float[Array, "B K *G S H"]
@@ -149,7 +149,7 @@ def _scores(
         return x[:, None, None] if shared else x[:, :, None]
 
     visible = (per_query(block.order) <= rows.order[..., None]) & per_query(block.valid)
-    if rows.places is not None:
+    if rows.places is not None and block.places is not None:
         visible &= jnp.abs(rows.places[..., None] - per_query(block.places)) < reach
     return jnp.where(visible[:, None, :, None], scores, _HIDDEN)
 

@@ -2,10 +2,11 @@
 
 from typing import NamedTuple
 
-from jaxtyping import Array, Bool, Float, UInt8
+from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from mmrpt_jax.models.config import VLMConfig
 from mmrpt_jax.models.head import output_matrix, score_tokens
+from mmrpt_jax.models.packing import pack, unpack
 from mmrpt_jax.models.patches import ImagePatches
 from mmrpt_jax.models.vlm import VLM, BranchTokens, PromptTokens
 
@@ -32,6 +33,7 @@ def forward(
     images: UInt8[Array, "B C h w 3"] | ImagePatches | None,
     prompt: PromptTokens,
     branches: BranchTokens,
+    packing: Int[Array, "B W R"] | None = None,
     *,
     temperature: float = 1.0,
     banned: Bool[Array, " V"] | None = None,
@@ -46,20 +48,31 @@ def forward(
         images: C images per prompt, or their patches.
         prompt: the prompts.
         branches: G branches per prompt.
+        packing: slots of their tokens in W rows, from `packing.pack_rows`; what those leave out scores 0.
         temperature: divides the logits, as in sampling.
         banned: ids that cannot be sampled, as in sampling.
         regions: indicator columns over prompt keys, if their attention mass is wanted.
         query_weights: which branch queries count in the mass received; needed with `regions`.
+
+    Raises:
+        ValueError: attention mass is wanted of packed rows.
     """
+    if packing is not None and regions is not None:
+        raise ValueError("attention mass is told of branches in rows of their own: do not pack them")
+    rows = branches if packing is None else pack(branches, packing)
     hidden, out = VLM(config).apply(
-        {"params": params}, images, prompt, branches, regions, query_weights, method=VLM.run_group
+        {"params": params}, images, prompt, rows, regions, query_weights, method=VLM.run_group
     )
     scores = score_tokens(
         hidden,
         output_matrix(params),
-        branches.ids,
+        rows.ids,
         temperature=temperature,
         banned=banned,
         softcap=config.logit_softcap,
     )
+    if packing is not None:
+        scores = scores._replace(
+            **{name: unpack(x, packing, branches.ids.shape[1]) for name, x in scores._asdict().items()}
+        )
     return Forward(scores.logprobs, scores.entropy, out.mass, out.received)

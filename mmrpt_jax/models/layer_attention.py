@@ -72,7 +72,8 @@ class LayerAttention(NamedTuple):
 
     def in_group(self, own: Projected, row: GroupTokens) -> Attended:
         """A prompt, which sees itself, and its branches, each of which sees the prompt and itself."""
-        if self.causal and self.config.attention in ROW_KERNELS and row.context.regions is None:
+        plain = row.context.regions is None and row.branches.places is None
+        if plain and self.causal and self.config.attention in ROW_KERNELS:
             keys, values = heads_first(own.keys), heads_first(own.values)
             return self._by_kernel(Sequences(own.queries, keys, values, row.valid), row.shape)
         prompt, branches = (Projected(*part) for part in zip(*map(row.split, own), strict=True))

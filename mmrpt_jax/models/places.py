@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from mmrpt_jax.models.attention import FAR
 from mmrpt_jax.models.config import VLMConfig
 from mmrpt_jax.models.patches import image_sizes
 from mmrpt_jax.models.tokens import Tokens
@@ -24,6 +25,26 @@ class PromptTokens(NamedTuple):
     ids: Int[Array, "B P"]
     valid: Bool[Array, "B P"]
     image_slots: Bool[Array, "B P"]
+
+
+class BranchTokens(NamedTuple):
+    """The G continuations of each prompt, padded on the right; or packed rows of them.
+
+    Attributes:
+        ids: [B G R].
+        valid: [B G R], True up to and including the end token.
+        slots: [B G R] of packed rows, as in `packing`; None: every branch has a row of its own.
+    """
+
+    ids: Int[Array, "B G R"]
+    valid: Bool[Array, "B G R"]
+    slots: Int[Array, "B G R"] | None = None
+
+    @property
+    def steps(self) -> Int[Array, "*BG R"]:
+        """The number of each token in its branch."""
+        length = self.valid.shape[2]
+        return jnp.arange(length, dtype=jnp.int32) if self.slots is None else self.slots % length
 
 
 def prompt_places(config: VLMConfig, prompt: PromptTokens, images: VisualTokens | None) -> Tokens:
@@ -65,7 +86,7 @@ def _grid_positions(slots, opens, images: VisualTokens) -> Int[Array, "B P 3"]:
 
 
 def branch_places(
-    config: VLMConfig, length: Int[Array, " B"], prompt_valid: Bool[Array, "B P"], valid: Bool[Array, "B G R"]
+    config: VLMConfig, length: Int[Array, " B"], prompt_valid: Bool[Array, "B P"], branches: BranchTokens
 ) -> Tokens:
     """Branch tokens go on where the prompt ends: [B G R].
 
@@ -73,12 +94,18 @@ def branch_places(
         config: the model.
         length: rotary positions that the prompt takes.
         prompt_valid: False for the prompt's padding.
-        valid: False for the branches'.
+        branches: the tokens.
+
+    Raises:
+        ValueError: branches are packed, and layers see only what is near.
     """
-    steps = jnp.arange(valid.shape[2], dtype=jnp.int32)
-    behind = lambda start: jnp.broadcast_to(start[:, None, None] + steps, valid.shape)  # noqa: E731
-    positions = behind(length)
-    places = behind(prompt_end(prompt_valid)) if any(config.decoder.local_layers) else None
+    valid, slots, local = branches.valid, branches.slots, any(config.decoder.local_layers)
+    if local and slots is not None:
+        raise ValueError("layers that see only what is near tell packed branches from no others: do not pack")
+    behind = lambda start: jnp.broadcast_to(start[:, None, None] + branches.steps, valid.shape)  # noqa: E731
+    positions, places = behind(length), behind(prompt_end(prompt_valid)) if local else None
+    if slots is not None:
+        places = slots // valid.shape[2] * (2 * FAR) + branches.steps
     return Tokens(positions, positions, valid, places)
 
 

@@ -33,7 +33,7 @@ class Context(NamedTuple):
         regions: [B S M] indicator columns whose attention mass is wanted, or None; one shared context at most.
         query_weights: [B G T] weights of the branch queries in the mass that each key receives; needed with
             regions.
-        places: [B S] or [B G S]; needed where tokens have places.
+        places: [B S] or [B G S]; None: near to all.
     """
 
     order: Int[Array, "B *G S"]

@@ -9,21 +9,16 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 from mmrpt_jax.models.config import VLMConfig
 from mmrpt_jax.models.decoder import LayerOutput, Stack
 from mmrpt_jax.models.patches import ImagePatches
-from mmrpt_jax.models.places import PromptTokens, branch_places, place_images, prompt_end, prompt_places
+from mmrpt_jax.models.places import (
+    BranchTokens,
+    PromptTokens,
+    branch_places,
+    place_images,
+    prompt_end,
+    prompt_places,
+)
 from mmrpt_jax.models.tokens import Context, GroupTokens, Tokens, join_row
 from mmrpt_jax.models.vision import VisionTower
-
-
-class BranchTokens(NamedTuple):
-    """The G continuations of each prompt, padded on the right.
-
-    Attributes:
-        ids: [B G R].
-        valid: [B G R], True up to and including the end token.
-    """
-
-    ids: Int[Array, "B G R"]
-    valid: Bool[Array, "B G R"]
 
 
 class PromptState(NamedTuple):
@@ -98,10 +93,10 @@ class VLM(nn.Module):
         Returns:
             The features that *predict* each branch token (the prompt's last one first), and what each layer left.
         """
-        tokens = branch_places(self.config, prompt.length, prompt.valid, branches.valid)
+        tokens = branch_places(self.config, prompt.length, prompt.valid, branches)
         context, context_kv = prompt_context(prompt.valid), (prompt.keys, prompt.values)
         hidden, out = self.decoder(self.embed(branches.ids), [context_kv], [context], tokens, causal=True)
-        return _predicting(prompt.last_hidden, hidden), out
+        return _predicting(prompt.last_hidden, hidden, branches), out
 
     def run_group(
         self,
@@ -121,13 +116,16 @@ class VLM(nn.Module):
             prompt key received.
         """
         x, tokens, added = self._place_prompt(images, prompt)
-        behind = branch_places(self.config, _length(tokens), prompt.valid, branches.valid)
+        behind = branch_places(self.config, _length(tokens), prompt.valid, branches)
         context = prompt_context(prompt.valid)._replace(regions=regions, query_weights=query_weights)
+        if branches.slots is not None:
+            # Places keep the branches of a row apart; the prompt is near to all of them.
+            context = context._replace(places=None)
         group = GroupTokens(tokens, behind, context)
         row = join_row(x, self.embed(branches.ids))
         hidden, out = self.decoder(row, (), (), group, added, causal=self._is_causal(images))
         of_prompt, of_branches = group.split(hidden)
-        return _predicting(_at_the_end(of_prompt, prompt), of_branches), out
+        return _predicting(_at_the_end(of_prompt, prompt), of_branches, branches), out
 
     def _place_prompt(
         self, images, prompt: PromptTokens
@@ -165,7 +163,12 @@ def _at_the_end(hidden: Float[Array, "B 1 P D"], prompt: PromptTokens) -> Float[
     return jnp.take_along_axis(hidden[:, 0], (end - 1)[:, None, None], axis=1)[:, 0]
 
 
-def _predicting(first: Float[Array, "B D"], hidden: Float[Array, "B G R D"]) -> Float[Array, "B G R D"]:
-    """Each token is predicted by the one before it; the first, by the prompt's last one."""
+def _predicting(
+    first: Float[Array, "B D"], hidden: Float[Array, "B G R D"], branches: BranchTokens
+) -> Float[Array, "B G R D"]:
+    """Each token is predicted by the one before it; the first of a branch, by the prompt's last one."""
     first = jnp.broadcast_to(first[:, None, None], (*hidden.shape[:2], 1, hidden.shape[-1]))
-    return jnp.concatenate([first, hidden[:, :, :-1]], axis=2)
+    before = jnp.concatenate([first, hidden[:, :, :-1]], axis=2)
+    if branches.slots is None:
+        return before
+    return jnp.where((branches.steps == 0)[..., None], first, before)

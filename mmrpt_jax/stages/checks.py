@@ -1,13 +1,14 @@
 """What any config is checked for before anything is computed; whatever is wrong is told in one sentence."""
 
 import difflib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
+from mmrpt_jax.models.config import VLMConfig
 from mmrpt_jax.models.sharding import make_mesh
 from mmrpt_jax.reporting.command_line import UsageError
 from mmrpt_jax.scenes import IMAGE_SIZE
@@ -131,6 +132,25 @@ def check_groups(config: ConfigDict, section: str) -> None:
     at_least(config, f"{section}.oversample", 1)
     if "temperature" in config[section]:
         at_least(config, f"{section}.temperature", 0, above=True)
+
+
+def check_packing(config: ConfigDict, section: str, model_of: Callable[[ConfigDict, int], VLMConfig]) -> None:
+    """Checks that answers of `config.<section>` can be packed into the rows that it names.
+
+    Raises:
+        ConfigError: they cannot.
+    """
+    rows, group = tuple(config[section].packed_rows), config[section].group_size
+    if not all(0 < count < group for count in rows):
+        raise ConfigError(
+            f"config.{section}.packed_rows={rows}: rows that answers share are fewer than group_size={group}, and "
+            "at least 1"
+        )
+    if rows and any(model_of(config, config.tokenizer.vocab_size).decoder.local_layers):
+        raise ConfigError(
+            f"config.{section}.packed_rows={rows}: the model has sliding windows, which cannot tell answers in one "
+            "row apart; say ()"
+        )
 
 
 def check_batches(

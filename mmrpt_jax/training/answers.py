@@ -1,13 +1,14 @@
 """Groups of answers to learn from: rollout on the devices, rewards and advantages on the host."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float, Int, UInt8
 
 from mmrpt_jax.data.tokenizer import Tokenizer
+from mmrpt_jax.models.packing import pack_rows
 from mmrpt_jax.models.vlm import BranchTokens, PromptTokens
 from mmrpt_jax.rewards import RewardFn
 from mmrpt_jax.sampling import Rollout
@@ -74,6 +75,8 @@ class Answering:
         train_on_truncated: whether completions without an end token are in the loss (they are always in the baseline).
         keep: how many groups are learned from, at most as many as prompts are given; all of them if None. Groups whose
             answers teach nothing are passed over where there are others.
+        rows: how many rows of an update a group's answers may be packed into, shorter ones together; of each number
+            there is a program. A group that does not fit has a row for every answer.
         drop_zero_variance: whether such groups leave the loss and its normaliser; their advantage is 0 either way.
         on_judged: called with the step and what was judged.
         share: what this process has of batches; completions are decoded and rewarded where they are.
@@ -90,6 +93,7 @@ class Answering:
     ref_logprobs: Callable[..., Float[Array, "B G R"]] | None = None
     train_on_truncated: bool = True
     keep: int | None = None
+    rows: Sequence[int] = ()
     drop_zero_variance: bool = False
     on_judged: Callable[[int, JudgedAnswers], None] = lambda step, judged: None
     share: Share = ALONE
@@ -101,7 +105,8 @@ def collect_answers(
     """Samples and judges groups of answers: a `reinforce.Collector`, once its parts are given."""
     judged = judge(parts, params, batch, parts.rollout(params, batch.images, batch.prompt, key))
     parts.on_judged(step, judged)
-    return _policy_batch(parts, judged), _summary(judged)
+    batch = _policy_batch(parts, judged)
+    return batch, _summary(judged) | {"padded_share": _padded_share(batch)}
 
 
 def judge(parts: Answering, params, batch: PromptBatch, rollout: Rollout) -> JudgedAnswers:
@@ -132,11 +137,27 @@ def _policy_batch(parts: Answering, judged: JudgedAnswers) -> PolicyBatch:
     if parts.drop_zero_variance:
         trained = trained & ~judgement.zero_variance[:, None]
     prompt = (batch.images, batch.prompt, BranchTokens(rollout.ids, rollout.valid))
-    everything = PolicyBatch(*prompt, rollout.logprobs, judgement.advantages, trained, None)
+    everything = PolicyBatch(*prompt, rollout.logprobs, judgement.advantages, trained)
     learned = take_groups(everything, telling_groups(judgement, parts.keep))
+    if parts.rows:
+        length = learned.branches.ids.shape[2]
+        learned = learned._replace(packing=pack_rows(_trained_lengths(learned), length, parts.rows))
     if parts.ref_logprobs is None:
         return learned
-    return learned._replace(ref_logprobs=parts.ref_logprobs(learned.images, learned.prompt, learned.branches))
+    inputs = (learned.images, learned.prompt, learned.branches, learned.packing)
+    return learned._replace(ref_logprobs=parts.ref_logprobs(*inputs))
+
+
+def _trained_lengths(batch: PolicyBatch) -> Int[np.ndarray, "B G"]:
+    """Tokens of each answer that is learned from; of the others, 0."""
+    return np.where(batch.trained, fetch(batch.branches.valid).sum(axis=-1), 0)
+
+
+def _padded_share(batch: PolicyBatch) -> float:
+    """Share of what an update computes that teaches nothing: padding, and answers that are left out."""
+    rows = batch.branches.ids if batch.packing is None else batch.packing
+    computed = batch.prompt.ids.size + rows.size
+    return 1.0 - float(fetch(batch.prompt.valid).sum() + _trained_lengths(batch).sum()) / computed
 
 
 def _summary(judged: JudgedAnswers) -> dict[str, float]:

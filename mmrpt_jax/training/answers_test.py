@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mmrpt_jax.data.tokenizer import EOS
+from mmrpt_jax.models import PromptTokens
 from mmrpt_jax.objectives import group_advantages, sum_then_normalise
 from mmrpt_jax.rewards import RewardError, exact_match, format_reward
 from mmrpt_jax.sampling import Rollout
@@ -15,7 +16,8 @@ B, G, R = 2, 4, 12
 ANSWERS = [["red", "blue", "red", "blue"], ["circle", "square", "square", "square"]]
 BATCH = PromptBatch(
     images=np.zeros((B, 1, 2, 2, 3), np.uint8),
-    prompt=None,
+    # Six of sixteen tokens are padding.
+    prompt=PromptTokens(np.ones((B, 8), np.int32), np.arange(8) < [[4], [6]], np.zeros((B, 8), bool)),
     texts=["what color ?", "what shape ?"],
     columns={"answer": ["red", "circle"], "id": ["a", "b"]},
 )
@@ -93,7 +95,7 @@ def test_what_was_sampled_is_to_be_learned_from(parts):
     written = []
     parts = dataclasses.replace(
         parts,
-        ref_logprobs=lambda images, prompt, branches: logprobs,
+        ref_logprobs=lambda images, prompt, branches, packing: logprobs,
         on_judged=lambda step, judged: written.append((step, judged.completions[0])),
     )
     batch, _ = collect(parts, step=7)
@@ -116,10 +118,30 @@ def test_metrics_by_hand(parts, tiny_tokenizer):
         "truncated_share": 1 / 8,
         "unparsed_share": 2 / 8,
         "tokens_per_completion": rollout.valid.sum() / 8,
+        "padded_share": 1 - (10 + rollout.valid.sum()) / (2 * 8 + 8 * R),
     }
     assert metrics.keys() == expected.keys()
     for name, value in expected.items():
         assert metrics[name] == pytest.approx(value, rel=1e-6), name
+
+
+def test_answers_that_are_learned_from_share_rows(parts, tiny_tokenizer):
+    texts = [["red", "blue", "red", "blue"], ["circle circle", "square", "", "square"]]
+    rollout = rollout_of(tiny_tokenizer, texts, truncated=[(0, 1)])
+    lengths = rollout.valid.sum(-1)
+    assert lengths.sum(axis=-1).max() <= R
+    parts = dataclasses.replace(parts, rollout=lambda *_: rollout, train_on_truncated=False, rows=(1, 3))
+    packed, metrics = collect(parts)
+    assert packed.packing.shape == (B, 1, R)
+    # A slot is g·R + r.
+    learned = [{(slot // R, slot % R) for slot in row if slot >= 0} for row in packed.packing[:, 0]]
+    expected = [{(g, r) for g in range(G) for r in range(lengths[b, g])} for b in range(B)]
+    expected[0] -= {(1, r) for r in range(R)}
+    assert learned == expected
+    assert metrics["padded_share"] == pytest.approx(
+        1 - (10 + lengths.sum() - lengths[0, 1]) / (2 * 8 + 2 * R)
+    )
+    assert collect(dataclasses.replace(parts, rows=()))[0].packing is None
 
 
 def test_what_no_reward_can_score_is_left_out(parts):
@@ -180,7 +202,7 @@ def test_groups_without_variance_are_passed_over(parts, tiny_tokenizer, groups, 
         parts,
         rollout=lambda *_: drawn,
         keep=keep,
-        ref_logprobs=lambda images, prompt, branches: np.full(branches.ids.shape, -3.0),
+        ref_logprobs=lambda images, prompt, branches, packing: np.full(branches.ids.shape, -3.0),
     )
     batch, metrics = collect(parts)
     np.testing.assert_array_equal(batch.branches.ids, drawn.ids[chosen])

@@ -24,6 +24,7 @@ HEALTH_FIELDS = (
     ("ratio", "ratio", ".4f"),
     ("sampler_gap", "gap", ".1e"),
     ("truncated_share", "trunc", ".2f"),
+    ("padded_share", "padded", ".2f"),
     ("unparsed_share", "unparsed", ".2f"),
     ("recompilations", "recompiled", ".0f"),
 )

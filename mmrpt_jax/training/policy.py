@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float, UInt8
+from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from mmrpt_jax.models.config import VLMConfig
 from mmrpt_jax.models.forward import forward
@@ -27,6 +27,7 @@ class PolicyBatch(NamedTuple):
         advantages: [B G].
         trained: [B G], False for completions left out of the loss (truncated, unscorable, zero-variance group).
         ref_logprobs: [B G R] under the reference, or None without a KL term.
+        packing: slots of the answers' tokens in the rows that are computed (`models.packing`); None: a row each.
     """
 
     images: UInt8[Array, "B C h w 3"]
@@ -35,7 +36,8 @@ class PolicyBatch(NamedTuple):
     behaviour_logprobs: Float[Array, "B G R"]
     advantages: Float[Array, "B G"]
     trained: Bool[Array, "B G"]
-    ref_logprobs: Float[Array, "B G R"] | None
+    ref_logprobs: Float[Array, "B G R"] | None = None
+    packing: Int[Array, "B W R"] | None = None
 
 
 def make_policy_loss(config: VLMConfig, *, temperature: float, banned: np.ndarray, **loss_options) -> LossFn:
@@ -51,7 +53,14 @@ def make_policy_loss(config: VLMConfig, *, temperature: float, banned: np.ndarra
 
     def loss(params, batch: PolicyBatch):
         out = forward(
-            config, params, batch.images, batch.prompt, batch.branches, temperature=temperature, banned=banned
+            config,
+            params,
+            batch.images,
+            batch.prompt,
+            batch.branches,
+            batch.packing,
+            temperature=temperature,
+            banned=banned,
         )
         mask = batch.branches.valid & batch.trained[..., None]
         total, count, metrics = policy_loss(

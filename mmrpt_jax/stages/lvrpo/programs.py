@@ -150,7 +150,8 @@ class _Parts:
             # Nothing is learned through the prompt that guidance steers away from.
             "generation": (passes + guided) / (1 + guided) * self._look_flops(generation.prompts_per_step),
         }
-        return self._training(tasks, batches, sum(flops[task] for task in tasks))
+        program = self._training(tasks, batches, sum(flops[task] for task in tasks))
+        return program._replace(variants=program.variants * (1 + len(understanding.packed_rows)))
 
     def _imitation(self, weights: Mapping[str, float]) -> Program:
         weights = {task: weight for task, weight in weights.items() if weight}

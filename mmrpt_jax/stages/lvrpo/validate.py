@@ -22,6 +22,7 @@ from mmrpt_jax.stages.checks import (
     check_groups,
     check_image_size,
     check_kl,
+    check_packing,
     one_of,
     value_of,
 )
@@ -92,6 +93,7 @@ def check_config(config: ConfigDict, devices: Sequence[jax.Device] | None = None
     _check_rewards(config)
     for section in ("understanding", "generation"):
         check_groups(config, section)
+    check_packing(config, "understanding", model_config)
     check_kl(config, "understanding.loss", "generation.losses.grpo", "generation.losses.nft")
     check_batches(
         config,

@@ -139,13 +139,15 @@ class _Parts:
 
     def reference(self) -> Program:
         rl = self.config.rl
-        return self.texts.scored(rl.prompts_per_step, rl.group_size, **_scoring(self.config, self.model))
+        program = self.texts.scored(rl.prompts_per_step, rl.group_size, **_scoring(self.config, self.model))
+        return program._replace(variants=program.variants * (1 + len(rl.packed_rows)))
 
     def update(self) -> Program:
         rl = self.config.rl
         step, optimizer, batch = policy_update(self.config, self.model)
         flops = self.texts.update_flops(rl.prompts_per_step, rl.group_size, self.texts.longest)
-        return self._training(step, optimizer, batch, flops)
+        program = self._training(step, optimizer, batch, flops)
+        return program._replace(variants=program.variants * (1 + len(rl.packed_rows)))
 
     def _imitation(self, prompts: int, group: int, tokens: int, micro_batches: int) -> Program:
         optimizer = make_optimizer(learning_rate=1.0, steps=1)

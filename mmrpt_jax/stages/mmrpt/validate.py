@@ -21,6 +21,7 @@ from mmrpt_jax.stages.checks import (
     check_groups,
     check_image_size,
     check_kl,
+    check_packing,
     one_of,
 )
 from mmrpt_jax.stages.mmrpt.arms import ARMS
@@ -53,6 +54,7 @@ def check_config(config: ConfigDict, devices: Sequence[jax.Device] | None = None
     _check_masks(config)
     _check_rewards(config)
     check_groups(config, "rl")
+    check_packing(config, "rl", model_config)
     check_kl(config, "rl.loss")
     check_batches(
         config,
