@@ -25,9 +25,9 @@ gc.set_threshold(100_000, 50, 50)
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config):
-    """Workers keep to their part of the files, so that what a file's tests share is made once, and help others out."""
+    """Workers take whole files, in order: what a file's tests share is made once, and the longest come first."""
     if config.getoption("numprocesses", None) and config.getoption("dist") == "no":
-        config.option.dist = "worksteal"
+        config.option.dist, config.option.loadscopereorder = "loadfile", False
 
 
 @pytest.fixture(scope="session")
