@@ -146,11 +146,14 @@ def steps_of(folder):
     }
 
 
-def assert_equal_steps(found, expected, most=None):
-    """That both found the same in every step, or in every one up to `most`."""
-    steps, wanted = steps_of(found), steps_of(expected)
-    if most is not None:
-        wanted = {key: values for key, values in wanted.items() if key[1] <= most}
+def assert_equal_steps(found, expected, stages=None, most=None):
+    """That both found the same in every step: of all stages or of some, up to the end or to step `most`."""
+    steps = steps_of(found)
+    wanted = {
+        (stage, step): values
+        for (stage, step), values in steps_of(expected).items()
+        if (stages is None or stage in stages) and (most is None or step <= most)
+    }
     assert steps.keys() == wanted.keys()
     for step, values in wanted.items():
         assert steps[step].keys() == values.keys()
@@ -158,16 +161,19 @@ def assert_equal_steps(found, expected, most=None):
             np.testing.assert_allclose(steps[step][name], value, **TOLERANCE, err_msg=f"{step} {name}")
 
 
-def assert_equal_results(found, expected):
-    assert_equal_steps(found, expected)
-    rows, wanted_rows = (
-        json.loads((folder / "results.json").read_text())["rows"] for folder in (found, expected)
-    )
-    for row, wanted_row in zip(rows, wanted_rows, strict=True):
-        assert row.keys() == wanted_row.keys()
-        assert row.pop("arm") == wanted_row.pop("arm")
-        for name, value in wanted_row.items():
-            np.testing.assert_allclose(row[name], value, **TOLERANCE, err_msg=name)
+def rows_of(folder):
+    """Measure -> value of each arm."""
+    rows = json.loads((folder / "results.json").read_text())["rows"]
+    return {row.pop("arm"): row for row in rows}
+
+
+def assert_equal_rows(found, expected, arms):
+    rows, wanted_rows = rows_of(found), rows_of(expected)
+    assert list(rows) == list(arms)
+    for arm in arms:
+        assert rows[arm].keys() == wanted_rows[arm].keys()
+        for name, value in wanted_rows[arm].items():
+            np.testing.assert_allclose(rows[arm][name], value, **TOLERANCE, err_msg=f"{arm} {name}")
 
 
 def answers_of(folder, arm):
@@ -178,9 +184,11 @@ def answers_of(folder, arm):
 
 
 def test_two_processes_give_what_one_gives(config, finished_run, tmp_path, started):
-    folder = tmp_path / "two"
-    finish(started(folder, f"compilation_cache={config.compilation_cache}"), folder)
-    assert_equal_results(folder, finished_run)
+    # An arm that imitates runs what this one warms up with.
+    folder, alone = tmp_path / "two", "arms=('mmrpt',)"
+    finish(started(folder, alone, f"compilation_cache={config.compilation_cache}"), folder)
+    assert_equal_steps(folder, finished_run, {"caption", "mmrpt_warmup", "mmrpt", "mmrpt_finetune"})
+    assert_equal_rows(folder, finished_run, ["mmrpt"])
     assert answers_of(folder, "mmrpt") == answers_of(finished_run, "mmrpt")
     # One of them talks.
     assert "rl (mmrpt)" in said_in(folder, 0).read_text()
@@ -188,9 +196,12 @@ def test_two_processes_give_what_one_gives(config, finished_run, tmp_path, start
 
 
 def test_two_processes_answer_and_draw_as_one_does(lvrpo_config, finished_lvrpo_run, tmp_path, started):
-    folder, cache = tmp_path / "two", f"compilation_cache={lvrpo_config.compilation_cache}"
-    finish(started(folder, cache, config="tests/miniature.py:lvrpo"), folder)
-    assert_equal_results(folder, finished_lvrpo_run)
+    # An arm that imitates runs what the base is trained with.
+    folder, arms = tmp_path / "two", "arms=('base','lvrpo')"
+    cache = f"compilation_cache={lvrpo_config.compilation_cache}"
+    finish(started(folder, arms, cache, config="tests/miniature.py:lvrpo"), folder)
+    assert_equal_steps(folder, finished_lvrpo_run, {"pretrain", "lvrpo"})
+    assert_equal_rows(folder, finished_lvrpo_run, ["base", "lvrpo"])
     assert answers_of(folder, "lvrpo") == answers_of(finished_lvrpo_run, "lvrpo")
 
 
