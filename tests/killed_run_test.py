@@ -16,9 +16,9 @@ STEPS = 60
 LONGEST = 600
 
 
-def start(workdir, cache):
+def start(workdir, cache, *more):
     """The miniature's first stage from the command line, with checkpoints every second step."""
-    overrides = [f"compilation_cache={cache}", "stages=('caption',)", f"caption.steps={STEPS}"]
+    overrides = [f"compilation_cache={cache}", "stages=('caption',)", f"caption.steps={STEPS}", *more]
     flags = ["--config=tests/miniature.py", *(f"--config.{override}" for override in overrides)]
     command = [sys.executable, "-m", "experiments.launch", *flags, f"--workdir={workdir}"]
     quick = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
@@ -42,7 +42,8 @@ def send(number, process, workdir, *, step):
 
 def test_killed_and_asked_to_stop_and_started_again(tmp_path):
     whole, parts, cache = tmp_path / "whole", tmp_path / "parts", tmp_path / "compiled"
-    finish(start(whole, cache))
+    # Checkpoints change nothing: the whole one does without.
+    finish(start(whole, cache, f"save_every={STEPS}"))
     killed = send(signal.SIGKILL, start(parts, cache), parts, step=7)
     killed.communicate(timeout=LONGEST)
     assert killed.returncode == -signal.SIGKILL
