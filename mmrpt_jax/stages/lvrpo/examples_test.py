@@ -99,6 +99,7 @@ def tiny_config() -> ConfigDict:
             "understanding": {
                 "prompts_per_step": 2,
                 "oversample": 1,
+                "rollout_parts": 1,
                 "group_size": 4,
                 "temperature": 0.8,
                 "micro_batches": 1,
@@ -110,6 +111,7 @@ def tiny_config() -> ConfigDict:
             "generation": {
                 "prompts_per_step": 2,
                 "oversample": 2,
+                "rollout_parts": 2,
                 "group_size": 4,
                 "micro_batches": 1,
                 "drop_zero_variance": True,
