@@ -121,6 +121,15 @@ def test_data_that_is_no_dataset_is_named(config, dataset, tmp_path):
         ({"rl.rewards": {"semantic": 1.0}}, "config.rl.semantic_encoder must name a folder"),
         ({"rl.group_size": 1}, "config.rl.group_size is 1: it must be at least 2"),
         ({"rl.packed_rows": (2, 4)}, "config.rl.packed_rows=(2, 4): rows that answers share are fewer than"),
+        ({"rl.rollout_parts": 0}, "config.rl.rollout_parts is 0: it must be at least 1"),
+        (
+            {"rl.rollout_parts": 3},
+            "config.rl.rollout_parts=3: the 8 prompts of a step (prompts_per_step · oversample) do not divide into",
+        ),
+        (
+            {"rl.rollout_parts": 2},
+            "config.rl.rollout_parts=2: 4 prompts at a time do not divide over 8 devices (data · fsdp)",
+        ),
         ({"rl.micro_batches": 3}, "config.rl.prompts_per_step=8 does not divide into micro_batches=3"),
         ({"caption.micro_batches": 5}, "config.caption.batch_size=8 does not divide into micro_batches=5"),
         (
@@ -240,6 +249,11 @@ def test_what_cannot_run_is_told_in_one_sentence(config, changes, message):
             "config.generation.questions_at_a_time: 12 prompts at a time",
         ),
         ({"generation.oversample": 0}, "config.generation.oversample is 0"),
+        ({"generation.rollout_parts": 2}, "config.generation.rollout_parts=2: 4 prompts at a time"),
+        (
+            {"understanding.rollout_parts": 5},
+            "config.understanding.rollout_parts=5: the 16 prompts of a step",
+        ),
         ({"generation.micro_batches": 3}, "config.generation.prompts_per_step=8 does not divide"),
         ({"understanding.rewards": {"format": 0.0}}, "config.understanding.rewards: every weight is 0"),
         ({"evaluate.drawn_worlds": ("biase",)}, "config.evaluate.drawn_worlds: 'biase' is unknown"),

@@ -40,7 +40,7 @@ def miniature_lvrpo_config() -> ConfigDict:
     config.drawing.update(batch_size=8, repeats=1)
     config.pretrain.steps = 3
     config.align.update(steps=3, sheet_every=2)
-    config.understanding.update(prompts_per_step=8, oversample=2, group_size=2)
+    config.understanding.update(prompts_per_step=8, oversample=2, rollout_parts=2, group_size=2)
     config.generation.update(prompts_per_step=8, group_size=2, drop_zero_variance=False)
     config.generation.algorithm = "grpo"
     config.generation.sampler.update(kind="flow_sde", steps=3, window=(0, 2))

@@ -116,7 +116,7 @@ def _align() -> dict[str, Any]:
         "learning_rate": 3e-4,
         "learning_rate_warmup": 5,
         "updates_per_rollout": 1,
-        "reward_timeout": 600.0,  # seconds that a reward may take for one batch; 0 for no limit
+        "reward_timeout": 600.0,  # seconds that a reward may take for one part of a rollout; 0 for no limit
         "sheet_every": 20,  # steps between pictures of what is drawn; 0 for none
         # Answers are few tokens and drawings many numbers: at equal weights the noise of the former drowns the latter.
         "weights": {"understanding": 0.03, "generation": 1.0},
@@ -128,6 +128,7 @@ def _understanding() -> dict[str, Any]:
     return {
         "prompts_per_step": 16,
         "oversample": 2,  # prompts drawn per prompt learned from
+        "rollout_parts": 1,  # of what is drawn; the host rewards one while the devices sample the next
         "group_size": 8,
         "temperature": 1.0,
         "micro_batches": 1,
@@ -145,6 +146,7 @@ def _generation() -> dict[str, Any]:
     return {
         "prompts_per_step": 32,
         "oversample": 1,
+        "rollout_parts": 1,
         "group_size": 8,
         "micro_batches": 1,
         "drop_zero_variance": True,

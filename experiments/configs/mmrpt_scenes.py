@@ -183,10 +183,11 @@ def _rl() -> dict[str, Any]:
         "updates_per_rollout": 1,
         "train_on_truncated": True,
         "oversample": 1,  # prompts drawn per prompt learned from
+        "rollout_parts": 1,  # of what is drawn; the host rewards one while the devices sample the next
         "drop_zero_variance": False,
         "refresh_every": 0,
         "semantic_encoder": "",
-        "reward_timeout": 600.0,  # seconds that a reward may take for one batch; 0 for no limit
+        "reward_timeout": 600.0,  # seconds that a reward may take for one part of a rollout; 0 for no limit
         # A weight of 0 is a reward that is not computed.
         "rewards": {
             "exact_match": 0.2,

@@ -12,7 +12,7 @@ from mmrpt_jax.rewards.format import is_well_formed
 
 
 class RewardTable(NamedTuple):
-    """What N completions earned.
+    """What completions earned: N of them from `score`, or [B G] in groups.
 
     Attributes:
         total: weighted sum of the parts; 0 where not `scorable`.
@@ -21,10 +21,10 @@ class RewardTable(NamedTuple):
         passed: the completion passed the gate.
     """
 
-    total: Float[np.ndarray, " N"]
-    parts: dict[str, Float[np.ndarray, " N"]]
-    scorable: Bool[np.ndarray, " N"]
-    passed: Bool[np.ndarray, " N"]
+    total: Float[np.ndarray, "*E"]
+    parts: dict[str, Float[np.ndarray, "*E"]]
+    scorable: Bool[np.ndarray, "*E"]
+    passed: Bool[np.ndarray, "*E"]
 
 
 def score(

@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from ml_collections import ConfigDict
 
 from mmrpt_jax.models.forward import forward
@@ -58,7 +57,7 @@ def completions_log(writer: CompletionsWriter, *, prompts: str) -> Callable[[int
             step,
             prompts=columns[prompts],
             truths=columns["answer"],
-            answers=np.reshape(judged.completions, judgement.advantages.shape).tolist(),
+            answers=judged.completions,
             rewards=judgement.by_group(),
             advantages=judgement.advantages,
             images=columns["id"],

@@ -109,9 +109,9 @@ def judged(text):
     columns = {"masked": ["a [MASK]"], "answer": ["box"], "id": ["x"]}
     return SimpleNamespace(
         batch=SimpleNamespace(columns=columns),
-        completions=[f"{text} 0", f"{text} 1"],
+        completions=[[f"{text} 0", f"{text} 1"]],
         own=Judgement(
-            SimpleNamespace(total=np.array([1.5, 0.5]), parts={"exact": np.array([1.0, np.nan])}),
+            SimpleNamespace(total=np.array([[1.5, 0.5]]), parts={"exact": np.array([[1.0, np.nan]])}),
             np.array([[1.0, -1.0]]),
         ),
     )

@@ -122,18 +122,6 @@ def check_kl(config: ConfigDict, *sections: str) -> None:
             )
 
 
-def check_groups(config: ConfigDict, section: str) -> None:
-    """Checks that `config.<section>` draws groups that can be compared.
-
-    Raises:
-        ConfigError: it does not.
-    """
-    at_least(config, f"{section}.group_size", 2)
-    at_least(config, f"{section}.oversample", 1)
-    if "temperature" in config[section]:
-        at_least(config, f"{section}.temperature", 0, above=True)
-
-
 def check_packing(config: ConfigDict, section: str, model_of: Callable[[ConfigDict, int], VLMConfig]) -> None:
     """Checks that answers of `config.<section>` can be packed into the rows that it names.
 
@@ -166,11 +154,7 @@ def check_batches(
     Raises:
         ConfigError: one does not, or the mesh does not cover the devices.
     """
-    try:
-        mesh = make_mesh(**config.mesh.to_dict(), devices=devices)
-    except ValueError as error:
-        raise ConfigError(f"config.mesh: {error}") from None
-    shards = mesh.shape["data"] * mesh.shape["fsdp"]
+    shards = prompt_shards(config, devices)
     for field, parts in batches:
         section, name = field.split(".")
         size = config[section][name]
@@ -180,3 +164,16 @@ def check_batches(
             raise ConfigError(
                 f"config.{field}: {size // parts} prompts at a time do not divide over {shards} devices (data · fsdp)"
             )
+
+
+def prompt_shards(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> int:
+    """Parts that a batch is split into over the mesh.
+
+    Raises:
+        ConfigError: the mesh does not cover the devices.
+    """
+    try:
+        mesh = make_mesh(**config.mesh.to_dict(), devices=devices)
+    except ValueError as error:
+        raise ConfigError(f"config.mesh: {error}") from None
+    return mesh.shape["data"] * mesh.shape["fsdp"]

@@ -1,6 +1,7 @@
 """Groups of answers to learn from: rollout on the devices, rewards and advantages on the host."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -10,16 +11,19 @@ from jaxtyping import Array, Float, Int, UInt8
 from mmrpt_jax.data.tokenizer import Tokenizer
 from mmrpt_jax.models.packing import pack_rows
 from mmrpt_jax.models.vlm import BranchTokens, PromptTokens
-from mmrpt_jax.rewards import RewardFn
+from mmrpt_jax.rewards import RewardFn, RewardTable
 from mmrpt_jax.sampling import Rollout
 from mmrpt_jax.training.judging import (
     Advantage,
     Judgement,
-    judge_groups,
+    compare_groups,
+    in_groups,
     per_member,
+    reward_groups,
     take_groups,
     telling_groups,
 )
+from mmrpt_jax.training.parts import join_rows, sample_and_reward
 from mmrpt_jax.training.policy import PolicyBatch
 from mmrpt_jax.training.processes import ALONE, Share, fetch
 
@@ -47,14 +51,14 @@ class JudgedAnswers(NamedTuple):
 
     Attributes:
         batch: the prompts.
-        completions: B·G texts, group by group.
+        completions: B groups of G texts.
         judgement: what all completions earned, those of other processes included.
         own: what `completions` earned.
         rollout: the sampled tokens.
     """
 
     batch: PromptBatch
-    completions: list[str]
+    completions: list[list[str]]
     judgement: Judgement
     own: Judgement
     rollout: Rollout
@@ -62,7 +66,7 @@ class JudgedAnswers(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Answering:
-    """The parts of it; each is a plain callable.
+    """What it is made of; each is a plain callable.
 
     Attributes:
         rollout: (params, images, prompt, key) -> Rollout, compiled.
@@ -70,6 +74,7 @@ class Answering:
         advantage: compares the answers of a group.
         tokenizer: decodes completions.
         group_size: G.
+        rollout_parts: in how many a batch is sampled; each is rewarded while the next is sampled (see `parts`).
         more_columns: (params, batch, completions) -> further reward columns of B·G entries, computed on the devices.
         ref_logprobs: (images, prompt, branches) -> [B G R] under the reference, or None without a KL term.
         train_on_truncated: whether completions without an end token are in the loss (they are always in the baseline).
@@ -87,6 +92,7 @@ class Answering:
     advantage: Advantage
     tokenizer: Tokenizer
     group_size: int
+    rollout_parts: int = 1
     more_columns: Callable[[Any, PromptBatch, list[str]], dict[str, list[Any]]] = (
         lambda params, batch, completions: {}
     )
@@ -100,52 +106,79 @@ class Answering:
 
 
 def collect_answers(
-    parts: Answering, params, batch: PromptBatch, key, step: int
+    answering: Answering, params, batch: PromptBatch, key, step: int
 ) -> tuple[PolicyBatch, dict[str, float]]:
-    """Samples and judges groups of answers: a `reinforce.Collector`, once its parts are given."""
-    judged = judge(parts, params, batch, parts.rollout(params, batch.images, batch.prompt, key))
-    parts.on_judged(step, judged)
-    batch = _policy_batch(parts, judged)
-    return batch, _summary(judged) | {"padded_share": _padded_share(batch)}
+    """Samples and judges groups of answers: a `reinforce.Collector`, once it is told how."""
+    judged = judge(answering, params, batch, key)
+    answering.on_judged(step, judged)
+    learned = _policy_batch(answering, judged)
+    return learned, _summary(judged) | {"padded_share": _padded_share(learned)}
 
 
-def judge(parts: Answering, params, batch: PromptBatch, rollout: Rollout) -> JudgedAnswers:
-    """Decodes, rewards and compares the answers of every group."""
-    sampled = parts.share.read((rollout.ids, rollout.valid))
+def judge(answering: Answering, params, batch: PromptBatch, key) -> JudgedAnswers:
+    """Samples, decodes and rewards the answers, part by part, and compares those of every group."""
+
+    def sample(part: PromptBatch, part_key) -> Rollout:
+        return answering.rollout(params, part.images, part.prompt, part_key)
+
+    rollouts, earned = sample_and_reward(
+        sample,
+        functools.partial(_read, answering, params),
+        functools.partial(_reward, answering),
+        batch,
+        key,
+        parts=answering.rollout_parts,
+    )
+    completions, table = join_rows(earned)
+    judgement = compare_groups(answering.rewards, answering.advantage, table, share=answering.share)
+    own = judgement.of(answering.share.rows(len(judgement.advantages)))
+    return JudgedAnswers(batch, completions, judgement, own, join_rows(rollouts))
+
+
+def _read(
+    answering: Answering, params, batch: PromptBatch, rollout: Rollout
+) -> tuple[list[str], dict[str, list[Any]]]:
+    """Completions, and the columns that their rewards read; waits for the devices."""
+    sampled = answering.share.read((rollout.ids, rollout.valid))
     ids, valid = (array.reshape(-1, array.shape[-1]) for array in sampled)
-    completions = [parts.tokenizer.decode(row[keep]) for row, keep in zip(ids, valid, strict=True)]
-    columns = {name: per_member(values, parts.group_size) for name, values in batch.columns.items()}
+    completions = [answering.tokenizer.decode(row[keep]) for row, keep in zip(ids, valid, strict=True)]
+    columns = {name: per_member(values, answering.group_size) for name, values in batch.columns.items()}
     columns["completion_ids"] = [row[keep].tolist() for row, keep in zip(ids, valid, strict=True)]
-    columns |= parts.more_columns(params, batch, completions)
-    judgement = judge_groups(
-        parts.rewards,
-        parts.advantage,
+    return completions, columns | answering.more_columns(params, batch, completions)
+
+
+def _reward(
+    answering: Answering, batch: PromptBatch, seen: tuple[list[str], dict[str, list[Any]]]
+) -> tuple[list[list[str]], RewardTable]:
+    """Completions in their groups, and what they earned."""
+    completions, columns = seen
+    table = reward_groups(
+        answering.rewards,
         prompts=batch.texts,
         completions=completions,
         columns=columns,
-        share=parts.share,
+        share=answering.share,
     )
-    own = judgement.of(parts.share.rows(len(judgement.advantages)))
-    return JudgedAnswers(batch, completions, judgement, own, rollout)
+    return in_groups(completions, answering.group_size), table
 
 
-def _policy_batch(parts: Answering, judged: JudgedAnswers) -> PolicyBatch:
+def _policy_batch(answering: Answering, judged: JudgedAnswers) -> PolicyBatch:
     batch, judgement, rollout = judged.batch, judged.judgement, judged.rollout
-    trained = judgement.scorable
-    if not parts.train_on_truncated:
+    trained = judgement.table.scorable
+    if not answering.train_on_truncated:
         trained = trained & ~fetch(rollout.truncated)
-    if parts.drop_zero_variance:
+    if answering.drop_zero_variance:
         trained = trained & ~judgement.zero_variance[:, None]
     prompt = (batch.images, batch.prompt, BranchTokens(rollout.ids, rollout.valid))
     everything = PolicyBatch(*prompt, rollout.logprobs, judgement.advantages, trained)
-    learned = take_groups(everything, telling_groups(judgement, parts.keep))
-    if parts.rows:
+    learned = take_groups(everything, telling_groups(judgement, answering.keep))
+    if answering.rows:
         length = learned.branches.ids.shape[2]
-        learned = learned._replace(packing=pack_rows(_trained_lengths(learned), length, parts.rows))
-    if parts.ref_logprobs is None:
+        learned = learned._replace(packing=pack_rows(_trained_lengths(learned), length, answering.rows))
+    if answering.ref_logprobs is None:
         return learned
     inputs = (learned.images, learned.prompt, learned.branches, learned.packing)
-    return learned._replace(ref_logprobs=parts.ref_logprobs(*inputs))
+    return learned._replace(ref_logprobs=answering.ref_logprobs(*inputs))
 
 
 def _trained_lengths(batch: PolicyBatch) -> Int[np.ndarray, "B G"]:

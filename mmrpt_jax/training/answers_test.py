@@ -72,7 +72,7 @@ def test_rewards_see_texts_and_repeated_columns(parts):
         more_columns=lambda params, batch, completions: {"extra": [f"{params} {c}" for c in completions]},
     )
     rollout = parts.rollout()
-    judged = judge(parts, "params", BATCH, rollout)
+    judged = judge(parts, "params", BATCH, jax.random.key(0))
     completions = [well_formed(answer) for group in ANSWERS for answer in group]
     assert seen.pop("completion_ids")[1] == rollout.ids[0, 1][rollout.valid[0, 1]].tolist()
     assert seen == {
@@ -82,11 +82,11 @@ def test_rewards_see_texts_and_repeated_columns(parts):
         "id": ["a"] * 4 + ["b"] * 4,
         "extra": [f"params {text}" for text in completions],
     }
-    assert judged.completions == completions
+    assert judged.completions == [completions[:4], completions[4:]]
 
 
 def test_advantages_by_hand(parts):
-    judged = judge(parts, None, BATCH, parts.rollout())
+    judged = judge(parts, None, BATCH, jax.random.key(0))
     np.testing.assert_allclose(judged.judgement.advantages, ADVANTAGES, rtol=1e-6)
 
 
@@ -96,7 +96,7 @@ def test_what_was_sampled_is_to_be_learned_from(parts):
     parts = dataclasses.replace(
         parts,
         ref_logprobs=lambda images, prompt, branches, packing: logprobs,
-        on_judged=lambda step, judged: written.append((step, judged.completions[0])),
+        on_judged=lambda step, judged: written.append((step, judged.completions[0][0])),
     )
     batch, _ = collect(parts, step=7)
     np.testing.assert_array_equal(batch.branches.ids, parts.rollout().ids)
@@ -219,3 +219,39 @@ def test_flat_groups_may_leave_the_loss(parts, tiny_tokenizer, drop):
     batch, _ = collect(dataclasses.replace(parts, rollout=lambda *_: drawn, drop_zero_variance=drop))
     np.testing.assert_array_equal(batch.trained, [[not drop] * G, [True] * G])
     np.testing.assert_allclose(batch.advantages, [[0.0] * G, ADVANTAGES[1]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("scale", ["group", "batch"])
+def test_answers_of_all_parts_are_compared_together(parts, tiny_tokenizer, scale):
+    drawn = rollout_of(tiny_tokenizer, [list(map(well_formed, group)) for group in ANSWERS])
+    happened = []
+
+    def rollout(params, images, prompt, key):
+        # The first prompt is all black, the second all white.
+        row = int(images.max() > 0)
+        happened.append(f"sample {row}")
+        return jax.tree.map(lambda array: array[row : row + 1], drawn)
+
+    def reward(prompts, **columns):
+        happened.append(f"reward {BATCH.texts.index(prompts[0])}")
+        return exact_match(prompts=prompts, **columns)
+
+    parts = dataclasses.replace(
+        parts,
+        rollout=rollout,
+        rollout_parts=2,
+        rewards={"exact_match": (reward, 1.0), "format": (format_reward, 0.1)},
+        advantage=functools.partial(
+            sum_then_normalise, advantage_fn=functools.partial(group_advantages, scale=scale, eps=0.0)
+        ),
+    )
+    images = np.stack([np.zeros((1, 2, 2, 3), np.uint8), np.full((1, 2, 2, 3), 255, np.uint8)])
+    batch, metrics = collect_answers(parts, None, BATCH._replace(images=images), jax.random.key(0), 0)
+    assert happened == ["sample 0", "sample 1", "reward 0", "reward 1"]
+    np.testing.assert_array_equal(batch.branches.ids, drawn.ids)
+    np.testing.assert_array_equal(batch.behaviour_logprobs, drawn.logprobs)
+    # Over the batch: of eight totals, three are 1.1 and five 0.1; their variance is 15 / 64 · 8 / 7.
+    spread = (15 / 56) ** 0.5
+    over_batch = [[0.5 / spread, -0.5 / spread] * 2, [0.75 / spread] + [-0.25 / spread] * 3]
+    np.testing.assert_allclose(batch.advantages, ADVANTAGES if scale == "group" else over_batch, rtol=1e-5)
+    assert metrics["reward/exact_match"] == 3 / 8

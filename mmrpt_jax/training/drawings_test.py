@@ -71,12 +71,12 @@ def test_rewards_see_images_and_repeated_columns(parts):
         }
 
     parts = dataclasses.replace(parts, rewards={"spy": (reward, 1.0)}, more_columns=more)
-    judged = judge_images(parts, "params", BATCH, parts.rollout())
+    judged = judge_images(parts, "params", BATCH, jax.random.key(0))
     values = (10 * EARNED.ravel()).astype(int)
     images = np.stack(seen.pop("images"))
     assert images.dtype == np.uint8
     np.testing.assert_array_equal(images, np.broadcast_to(values[:, None, None, None], (B * G, 1, 1, 3)))
-    np.testing.assert_array_equal(judged.images, images)
+    np.testing.assert_array_equal(judged.images, images.reshape(B, G, 1, 1, 3))
     texts = ["one"] * 4 + ["two"] * 4 + ["three"] * 4
     assert seen == {
         "prompts": texts,
@@ -106,7 +106,7 @@ def test_what_was_drawn_is_to_be_learned_from(parts):
     np.testing.assert_array_equal(batch.rewards, EARNED)
     np.testing.assert_allclose(batch.advantages, ADVANTAGES, rtol=1e-6)
     assert batch.ref_velocity is None and batch.behaviour_velocity is None
-    assert judged == [(7, (12, 1, 1, 3))]
+    assert judged == [(7, (3, 4, 1, 1, 3))]
 
 
 @pytest.mark.parametrize("drop", [True, False])
@@ -201,3 +201,32 @@ def test_metrics_by_hand(parts):
     assert metrics.keys() == expected.keys()
     for name, value in expected.items():
         assert metrics[name] == pytest.approx(value, rel=1e-5, abs=1e-6), name
+
+
+def test_images_of_all_parts_are_compared_together(parts):
+    happened = []
+
+    def rollout(params, conditions, key):
+        (row,) = conditions.prompt[:, 0].tolist()
+        happened.append(f"draw {row}")
+        return jax.tree.map(lambda array: array[row : row + 1], rollout_of(EARNED))
+
+    def reward(images, tag, **columns):
+        happened.append(f"reward {tag[0]}")
+        return brightness(images)
+
+    seen = []
+    parts = dataclasses.replace(
+        parts,
+        rollout=rollout,
+        rollout_parts=3,
+        rewards={"brightness": (reward, 1.0)},
+        on_judged=lambda step, judged: seen.append(judged.images[..., 0, 0, 0]),
+    )
+    batch, metrics = collect(parts)
+    assert happened == ["draw 0", "draw 1", "reward a", "draw 2", "reward b", "reward c"]
+    jax.tree.map(np.testing.assert_array_equal, batch.rollout, rollout_of(EARNED))
+    np.testing.assert_array_equal(batch.rewards, EARNED)
+    np.testing.assert_allclose(batch.advantages, ADVANTAGES, rtol=1e-6)
+    np.testing.assert_array_equal(seen, [10 * EARNED])
+    assert metrics["reward"] == pytest.approx(EARNED.mean())

@@ -15,6 +15,7 @@ from mmrpt_jax.models.forward import forward
 from mmrpt_jax.models.vlm import BranchTokens
 from mmrpt_jax.rewards import parse_completion, visual_gain
 from mmrpt_jax.training.answers import PromptBatch
+from mmrpt_jax.training.judging import in_groups
 from mmrpt_jax.training.processes import ALONE, Share
 from mmrpt_jax.training.supervised import hide_images
 
@@ -67,7 +68,7 @@ def make_visual_gain(
 
         def grouped(texts: list[str]) -> list[list[str]]:
             kept = [text if keep else completion("", "") for text, keep in zip(texts, scored, strict=True)]
-            return [kept[i : i + group] for i in range(0, len(kept), group)]
+            return in_groups(kept, group)
 
         texts = grouped(seeing), grouped(blind)
         branches = [encode_branches(tokenizer, groups, lengths=lengths) for groups in texts]

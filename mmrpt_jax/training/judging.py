@@ -1,7 +1,7 @@
 """From rewards to advantages, group by group; the same for answers and for images."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -10,6 +10,8 @@ from jaxtyping import Bool, Float, Int
 from mmrpt_jax.objectives import zero_variance_groups
 from mmrpt_jax.rewards import RewardFn, RewardTable, is_well_formed, score
 from mmrpt_jax.training.processes import ALONE, Share
+
+T = TypeVar("T")
 
 # (rewards [B G K], weights [K], valid=[B G K]) -> [B G], as `objectives.sum_then_normalise`
 Advantage = Callable[..., Float[np.ndarray, "B G"]]
@@ -22,7 +24,7 @@ class Judgement(NamedTuple):
     """What groups earned.
 
     Attributes:
-        table: rewards of the B·G members, group by group.
+        table: rewards, with columns [B G].
         advantages: [B G].
     """
 
@@ -30,33 +32,20 @@ class Judgement(NamedTuple):
     advantages: Float[np.ndarray, "B G"]
 
     @property
-    def scorable(self) -> Bool[np.ndarray, "B G"]:
-        """Whether a reward scored the member at all."""
-        return self.table.scorable.reshape(self.advantages.shape)
-
-    @property
-    def totals(self) -> Float[np.ndarray, "B G"]:
-        """Weighted sums of the rewards."""
-        return self.table.total.reshape(self.advantages.shape)
-
-    @property
     def zero_variance(self) -> Bool[np.ndarray, " B"]:
         """Groups whose advantages are all the same: they teach nothing, whatever the spread of their rewards."""
-        return np.asarray(zero_variance_groups(self.advantages, valid=self.scorable, tolerance=_ROUNDING))
+        return np.asarray(
+            zero_variance_groups(self.advantages, valid=self.table.scorable, tolerance=_ROUNDING)
+        )
 
     def of(self, groups: Int[np.ndarray, " chosen"]) -> "Judgement":
         """That of some groups."""
-        table = _by_group(
-            self.table,
-            self.advantages.shape[1],
-            lambda columns: jax.tree.map(lambda column: column[groups], columns),
-        )
-        return Judgement(table, self.advantages[groups])
+        chosen = jax.tree.map(lambda column: column[groups], self)
+        return chosen._replace(table=_in_order(chosen.table, self.table.parts))
 
     def by_group(self) -> dict[str, Float[np.ndarray, "B G"]]:
-        """The total and every part of the rewards, group by group; NaN where a reward declares a member unscorable."""
-        parts = {"total": self.table.total, **self.table.parts}
-        return {name: values.reshape(self.advantages.shape) for name, values in parts.items()}
+        """The total and every part of the rewards; NaN where a reward declares a member unscorable."""
+        return {"total": self.table.total, **self.table.parts}
 
     def metrics(self) -> dict[str, float]:
         """Mean of every reward and of the total, and the share of groups that teach nothing."""
@@ -88,24 +77,19 @@ def take_groups(tree: Any, chosen: Int[np.ndarray, " keep"]) -> Any:
     return jax.tree.map(take, tree)
 
 
-def judge_groups(
+def reward_groups(
     rewards: Mapping[str, tuple[RewardFn, float]],
-    advantage: Advantage,
     *,
     prompts: Sequence[str],
     completions: Sequence[str],
     columns: Mapping[str, Sequence[Any]],
     gate: Callable[[str], bool] | None = is_well_formed,
     share: Share = ALONE,
-) -> Judgement:
-    """Rewards B·G members and compares those of a group.
-
-    Each process rewards the members that it has; what they earned is known to all, so that means and spreads are those
-    of the whole batch.
+) -> RewardTable:
+    """Rewards B·G members; each process those that it has.
 
     Args:
         rewards: name -> (reward, weight).
-        advantage: compares.
         prompts: B of them.
         completions: B·G, group by group.
         columns: further fields of B·G entries.
@@ -113,7 +97,7 @@ def judge_groups(
         share: whose rows of the batch the prompts are.
 
     Returns:
-        What all groups of the batch earned, those of other processes included.
+        Columns of [B G].
     """
     size = len(completions) // len(prompts)
     # A reward may compute with JAX.
@@ -121,23 +105,46 @@ def judge_groups(
         earned = score(
             rewards, prompts=per_member(prompts, size), completions=completions, columns=columns, gate=gate
         )
-    table = _by_group(earned, size, share.gather)
-    values = np.stack([part.reshape(-1, size) for part in table.parts.values()], axis=-1)
+    return jax.tree.map(lambda column: column.reshape(-1, size), earned)
+
+
+def compare_groups(
+    rewards: Mapping[str, tuple[RewardFn, float]],
+    advantage: Advantage,
+    table: RewardTable,
+    *,
+    share: Share = ALONE,
+) -> Judgement:
+    """Compares the members of every group.
+
+    What each process's members earned is made known to all, so that means and spreads are those of the whole batch.
+
+    Args:
+        rewards: name -> (reward, weight).
+        advantage: compares.
+        table: what the members that this process has earned, from `reward_groups`.
+        share: whose rows of the batch they are.
+
+    Returns:
+        What all groups of the batch earned, those of other processes included.
+    """
+    known = _in_order(share.gather(table), rewards)
+    values = np.stack(list(known.parts.values()), axis=-1)
     weights = np.array([weight for _, weight in rewards.values()], np.float32)
     advantages = advantage(np.nan_to_num(values), weights, valid=~np.isnan(values))
-    return Judgement(table, np.asarray(advantages))
+    return Judgement(known, np.asarray(advantages))
 
 
-def _by_group(table: RewardTable, size: int, change: Callable[[Any], Any]) -> RewardTable:
-    """What `change` makes of a table whose columns are [B G]."""
-    grouped = jax.tree.map(lambda column: column.reshape(-1, size), table)
-    changed: RewardTable = jax.tree.map(
-        lambda column: column.reshape(-1), jax.tree.map(np.asarray, change(grouped))
-    )
-    # Trees sort their keys; the order of the rewards is that of their weights.
-    return changed._replace(parts={name: changed.parts[name] for name in table.parts})
+def _in_order(table: RewardTable, names: Iterable[str]) -> RewardTable:
+    """Trees sort their keys; the order of the rewards is that of their weights."""
+    return table._replace(parts={name: table.parts[name] for name in names})
 
 
 def per_member(values: Sequence[Any], group_size: int) -> list[Any]:
     """Repeats what is known of a prompt for every member of its group."""
     return [value for value in values for _ in range(group_size)]
+
+
+def in_groups(values: Sequence[T], group_size: int) -> list[list[T]]:
+    """What is known of every member, group by group."""
+    return [list(values[first : first + group_size]) for first in range(0, len(values), group_size)]

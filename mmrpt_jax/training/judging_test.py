@@ -5,7 +5,15 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from mmrpt_jax.models.sharding import batch_sharding, make_mesh
 from mmrpt_jax.rewards import RewardTable
-from mmrpt_jax.training.judging import Judgement, judge_groups, per_member, take_groups, telling_groups
+from mmrpt_jax.training.judging import (
+    Judgement,
+    compare_groups,
+    in_groups,
+    per_member,
+    reward_groups,
+    take_groups,
+    telling_groups,
+)
 
 NAN = float("nan")
 
@@ -14,9 +22,8 @@ def judgement_of(totals, scorable=None, **parts):
     """A judgement of these totals, which are their own advantages: what is equal is equal in both."""
     totals = np.array(totals, np.float32)
     scorable = np.ones(totals.shape, bool) if scorable is None else np.array(scorable)
-    parts = {name: np.ravel(np.float32(part)) for name, part in parts.items()}
-    table = RewardTable(totals.ravel(), parts, scorable.ravel(), np.ones(totals.size, bool))
-    return Judgement(table, totals)
+    parts = {name: np.float32(part) for name, part in parts.items()}
+    return Judgement(RewardTable(totals, parts, scorable, np.ones(totals.shape, bool)), totals)
 
 
 VARIED, FLAT = [0.0, 1.0, 1.0], [0.5, 0.5, 0.5]
@@ -57,7 +64,7 @@ def test_members_without_a_score_tell_nothing():
 
 def test_metrics_by_hand():
     judgement = judgement_of(
-        [[1.0, 0.0], [0.5, 0.5]], [[True, True], [True, False]], a=[1, 0, NAN, NAN], b=[NAN] * 4
+        [[1.0, 0.0], [0.5, 0.5]], [[True, True], [True, False]], a=[[1, 0], [NAN, NAN]], b=[[NAN] * 2] * 2
     )
     # A reward that scored nobody is not reported; groups with one score cannot vary.
     assert judgement.metrics() == {"reward/a": 0.5, "reward": 0.5, "zero_variance_share": 0.5}
@@ -97,24 +104,34 @@ def test_what_advantages_are_made_of():
     def known(completions, sure, **columns):
         return [0.5 if is_sure else None for is_sure in sure]
 
-    judgement = judge_groups(
-        {"length": (length, 1.0), "known": (known, -2.0)},
-        advantage,
+    # Not in alphabetical order: the weights' is that of the rewards.
+    rewards = {"length": (length, 1.0), "known": (known, -2.0)}
+    table = reward_groups(
+        rewards,
         prompts=["", "abc"],
         completions=["a", "bb", "", "dddd"],
         columns={"sure": [True, False, False, True]},
         gate=None,
     )
+    judgement = compare_groups(rewards, advantage, table)
     assert seen == {
         "rewards": [[[1, 0.5], [2, 0]], [[3, 0], [7, 0.5]]],
         "weights": [1.0, -2.0],
         "valid": [[[True, True], [True, False]], [[True, False], [True, True]]],
     }
     np.testing.assert_array_equal(judgement.advantages, [[1, 2], [3, 7]])
-    np.testing.assert_array_equal(judgement.totals, [[0, 2], [3, 6]])
-    assert judgement.scorable.all()
+    np.testing.assert_array_equal(judgement.table.total, [[0, 2], [3, 6]])
+    assert judgement.table.scorable.all()
+    last = judgement.of(np.array([1])).by_group()
+    assert list(last) == ["total", "length", "known"]
+    np.testing.assert_array_equal(list(last.values()), [[[3, 6]], [[3, 7]], [[NAN, 0.5]]])
 
 
 def test_what_is_known_of_a_prompt_is_known_of_its_group():
     assert per_member(["a", {"b": 1}], 3) == ["a", "a", "a", {"b": 1}, {"b": 1}, {"b": 1}]
     assert per_member([], 3) == []
+
+
+def test_members_stand_in_their_groups():
+    assert in_groups("abcdef", 3) == [["a", "b", "c"], ["d", "e", "f"]]
+    assert in_groups([], 2) == []

@@ -107,7 +107,7 @@ def model_in(numbers: Mapping[str, Any], dtype: str, *, remat: str = "none") -> 
     )
 
 
-def text_prompt(length: int) -> PromptTokens:
-    """One prompt without images or padding."""
-    shape = (1, length)
+def text_prompt(length: int, prompts: int = 1) -> PromptTokens:
+    """Prompts without images or padding."""
+    shape = (prompts, length)
     return PromptTokens(jnp.ones(shape, jnp.int32), jnp.ones(shape, bool), jnp.zeros(shape, bool))

@@ -22,6 +22,7 @@ from mmrpt_jax.stages.answering import advantage_scale, answer_rollout, completi
 from mmrpt_jax.stages.lvrpo.arms import Arm, algorithm_of, needs_reference, reward_weights
 from mmrpt_jax.stages.lvrpo.examples import prompts_to_draw, questions_to_answer
 from mmrpt_jax.stages.lvrpo.rewards import drawing_rewards, open_encoder, self_judgement
+from mmrpt_jax.stages.rollouts import candidates
 from mmrpt_jax.stages.run import Run, side_by_side
 from mmrpt_jax.stages.trained import sampling_as_configured
 from mmrpt_jax.training.accumulate import LossFn
@@ -72,12 +73,8 @@ def prompt_batches(run: Run, tasks: tuple[str, ...]) -> Callable[[int], Iterator
     """A batch of prompts of every task per step."""
     sources: Mapping[str, Callable] = {"understanding": questions_to_answer, "generation": prompts_to_draw}
     return side_by_side(
-        {task: sources[task](run, prompts=_candidates(run.config[task])) for task in sorted(tasks)}
+        {task: sources[task](run, prompts=candidates(run.config[task])) for task in sorted(tasks)}
     )
-
-
-def _candidates(cfg: ConfigDict) -> int:
-    return cfg.prompts_per_step * cfg.oversample
 
 
 def image_sampler(cfg: ConfigDict) -> FlowSampler:
@@ -135,6 +132,7 @@ def _answering(run: Run, reference: Any, arm: Arm, completions: CompletionsWrite
         advantage=_compare(cfg.advantage, arm, scale=advantage_scale(cfg)),
         tokenizer=run.tokenizer,
         group_size=cfg.group_size,
+        rollout_parts=cfg.rollout_parts,
         ref_logprobs=ref_logprobs(run, cfg, reference),
         keep=cfg.prompts_per_step,
         drop_zero_variance=cfg.drop_zero_variance,
@@ -162,6 +160,7 @@ def _drawing(run: Run, reference: Any, arm: Arm, drawings: DrawingsWriter) -> Dr
         rewards=in_time(rewards, run.config.align.reward_timeout),
         advantage=_compare(cfg.advantage, arm),
         group_size=cfg.group_size,
+        rollout_parts=cfg.rollout_parts,
         more_columns=self_judgement(run, reference, rewards),
         ref_velocity=functools.partial(velocity, reference) if needs_reference(run.config, arm) else None,
         behaviour_velocity=velocity if remembered else None,
@@ -181,11 +180,11 @@ def policy_velocity(config: ConfigDict, model: UnifiedConfig, arm: Arm) -> Calla
 
 def _drawings_log(writer: DrawingsWriter) -> Callable[[int, JudgedImages], None]:
     def write(step: int, judged: JudgedImages) -> None:
-        judgement, images = judged.own, judged.images
+        judgement = judged.own
         writer.write(
             step,
             prompts=judged.batch.texts,
-            images=images.reshape(*judgement.advantages.shape, *images.shape[1:]),
+            images=judged.images,
             rewards=judgement.by_group(),
             advantages=judgement.advantages,
         )

@@ -86,10 +86,10 @@ def aligned(tmp_path_factory, reference):
 
 def answers_of(learned):
     """What was said, [B][G]."""
-    tokenizer, (ids, valid) = make_run(None, mesh=one_device()).tokenizer, learned.branches
+    tokenizer, branches = make_run(None, mesh=one_device()).tokenizer, learned.branches
     return [
         [tokenizer.decode(row[keep]) for row, keep in zip(*group, strict=True)]
-        for group in zip(ids, valid, strict=True)
+        for group in zip(branches.ids, branches.valid, strict=True)
     ]
 
 

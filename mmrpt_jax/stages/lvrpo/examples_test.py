@@ -99,9 +99,11 @@ def tiny_config() -> ConfigDict:
             "understanding": {
                 "prompts_per_step": 2,
                 "oversample": 1,
+                "rollout_parts": 1,
                 "group_size": 4,
                 "temperature": 0.8,
                 "micro_batches": 1,
+                "packed_rows": (),
                 "drop_zero_variance": False,
                 "rewards": {"exact_match": 1.0, "format": 0.0},
                 "advantage": advantage,
@@ -110,6 +112,7 @@ def tiny_config() -> ConfigDict:
             "generation": {
                 "prompts_per_step": 2,
                 "oversample": 2,
+                "rollout_parts": 2,
                 "group_size": 4,
                 "micro_batches": 1,
                 "drop_zero_variance": True,

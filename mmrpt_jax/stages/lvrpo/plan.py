@@ -9,6 +9,7 @@ from mmrpt_jax.stages.lvrpo.arms import ARMS
 from mmrpt_jax.stages.lvrpo.budget import arm_steps, budget_flops
 from mmrpt_jax.stages.opening import unified_config
 from mmrpt_jax.stages.placement import describe_placement
+from mmrpt_jax.stages.rollouts import candidates
 from mmrpt_jax.stages.trained import describe_training, parts_of
 
 
@@ -36,7 +37,7 @@ def describe_plan(config: ConfigDict) -> str:
 
 def _groups(config: ConfigDict, section: str, noun: str) -> str:
     cfg = config[section]
-    drawn = cfg.prompts_per_step * cfg.oversample
+    drawn = candidates(cfg)
     return (
         f"{section:<22}{drawn} prompts × {cfg.group_size} {noun} = {drawn * cfg.group_size} per step, "
         f"{cfg.prompts_per_step} groups learned from, {cfg.micro_batches} micro-batch(es)"

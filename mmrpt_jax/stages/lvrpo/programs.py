@@ -18,6 +18,7 @@ from mmrpt_jax.stages.lvrpo.align import image_sampler, policy_tasks, policy_vel
 from mmrpt_jax.stages.lvrpo.arms import ARMS, Arm, algorithm_of, needs_reference
 from mmrpt_jax.stages.lvrpo.examiner import drawing_sampler
 from mmrpt_jax.stages.lvrpo.pretrain import imitation_tasks
+from mmrpt_jax.stages.rollouts import rollout_size
 from mmrpt_jax.stages.topology.program import (
     Program,
     abstract_state,
@@ -107,8 +108,7 @@ class _Parts:
 
     def answers(self) -> Program:
         cfg = self.config.understanding
-        prompts = cfg.prompts_per_step * cfg.oversample
-        program = self.texts.sampled(prompts, cfg.group_size, self.texts.longest, **self.sharpness)
+        program = self.texts.sampled(rollout_size(cfg), cfg.group_size, self.texts.longest, **self.sharpness)
         return program._replace(run=sampling_as_configured(self.config, self.model, program.run))
 
     def answer(self) -> Program:
@@ -122,7 +122,7 @@ class _Parts:
 
     def drawings(self) -> Program:
         cfg = self.config.generation
-        program = self._drawing(self.sampler, cfg.prompts_per_step * cfg.oversample, cfg.group_size)
+        program = self._drawing(self.sampler, rollout_size(cfg), cfg.group_size)
         return program._replace(run=sampling_as_configured(self.config, self.model, program.run))
 
     def draw(self) -> Program:

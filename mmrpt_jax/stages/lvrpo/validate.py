@@ -19,7 +19,6 @@ from mmrpt_jax.stages.checks import (
     at_least,
     check_batches,
     check_files,
-    check_groups,
     check_image_size,
     check_kl,
     check_packing,
@@ -31,6 +30,7 @@ from mmrpt_jax.stages.lvrpo.arms import ARMS
 from mmrpt_jax.stages.lvrpo.rewards import EXTERNAL, open_encoder
 from mmrpt_jax.stages.opening import model_config, unified_config
 from mmrpt_jax.stages.published import check_published
+from mmrpt_jax.stages.rollouts import check_rollouts
 from mmrpt_jax.stages.trained import check_training
 from mmrpt_jax.stages.weight_checks import check_shapes, check_weights
 from mmrpt_jax.training.image_policy import IMAGE_LOSSES
@@ -91,8 +91,6 @@ def check_config(config: ConfigDict, devices: Sequence[jax.Device] | None = None
     _check_imitation(config)
     _check_sampler(config)
     _check_rewards(config)
-    for section in ("understanding", "generation"):
-        check_groups(config, section)
     check_packing(config, "understanding", model_config)
     check_kl(config, "understanding.loss", "generation.losses.grpo", "generation.losses.nft")
     check_batches(
@@ -108,6 +106,8 @@ def check_config(config: ConfigDict, devices: Sequence[jax.Device] | None = None
         ],
         devices,
     )
+    for section in ("understanding", "generation"):
+        check_rollouts(config, section, devices)
 
 
 def _names(config: ConfigDict) -> list[tuple[str, Sequence[Any], Collection[Any]]]:

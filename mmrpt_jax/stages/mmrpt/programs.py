@@ -13,6 +13,7 @@ from mmrpt_jax.models import VLMConfig, abstract_parameters
 from mmrpt_jax.stages.mmrpt.arms import ARMS
 from mmrpt_jax.stages.mmrpt.reinforce import loss_options
 from mmrpt_jax.stages.mmrpt.rewards import computes_gain
+from mmrpt_jax.stages.rollouts import rollout_size
 from mmrpt_jax.stages.topology.program import Program, abstract_state, split_batch
 from mmrpt_jax.stages.topology.shapes import array, branch_shapes, image_shapes, prompt_shapes
 from mmrpt_jax.stages.topology.texts import Texts
@@ -118,9 +119,7 @@ class _Parts:
 
     def rollout(self) -> Program:
         rl, options = self.config.rl, _scoring(self.config, self.model)
-        program = self.texts.sampled(
-            rl.prompts_per_step * rl.oversample, rl.group_size, self.texts.longest, **options
-        )
+        program = self.texts.sampled(rollout_size(rl), rl.group_size, self.texts.longest, **options)
         return program._replace(run=sampling_as_configured(self.config, self.model, program.run))
 
     def answer(self) -> Program:
@@ -128,7 +127,7 @@ class _Parts:
 
     def gain(self) -> Program:
         rl, lengths = self.config.rl, len(self.config.data.branch_lengths)
-        seeing = self.texts.scored(rl.prompts_per_step * rl.oversample, rl.group_size)
+        seeing = self.texts.scored(rollout_size(rl), rl.group_size)
 
         def both(params, images, prompt, branches):
             """The two passes of `training.gain`, with the image and without."""

@@ -18,6 +18,7 @@ from mmrpt_jax.stages.mmrpt.fill import prompt_batches
 from mmrpt_jax.stages.mmrpt.mask import run_mask
 from mmrpt_jax.stages.mmrpt.rewards import configured_rewards, gain_column
 from mmrpt_jax.stages.mmrpt.score import run_score
+from mmrpt_jax.stages.rollouts import candidates
 from mmrpt_jax.stages.run import Run
 from mmrpt_jax.training.answers import Answering, collect_answers
 from mmrpt_jax.training.loop import train
@@ -51,14 +52,13 @@ def reinforce(
         step = make_reinforcement_step(
             collect, compile_step(update), run.key(name), updates=cfg.updates_per_rollout
         )
-        candidates = cfg.prompts_per_step * cfg.oversample
         for begin, end in _segments(cfg.steps, cfg.refresh_every):
             if begin:
                 source = _refreshed(run, state.params, arm, directory / f"refresh-{begin}")
             state = train(
                 state,
                 step,
-                prompt_batches(run, source, blank_images=arm.blank_images, batch_size=candidates),
+                prompt_batches(run, source, blank_images=arm.blank_images, batch_size=candidates(cfg)),
                 steps=end,
                 stage=name,
                 directory=directory / "checkpoints",
@@ -89,6 +89,7 @@ def _answering(run: Run, reference: Any, completions: CompletionsWriter) -> Answ
         advantage=make_advantage(cfg.advantage, scale=advantage_scale(cfg)),
         tokenizer=run.tokenizer,
         group_size=cfg.group_size,
+        rollout_parts=cfg.rollout_parts,
         more_columns=gain_column(run, reference),
         ref_logprobs=ref_logprobs(run, cfg, reference),
         train_on_truncated=cfg.train_on_truncated,

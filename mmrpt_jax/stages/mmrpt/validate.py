@@ -18,7 +18,6 @@ from mmrpt_jax.stages.checks import (
     at_least,
     check_batches,
     check_files,
-    check_groups,
     check_image_size,
     check_kl,
     check_packing,
@@ -28,6 +27,7 @@ from mmrpt_jax.stages.mmrpt.arms import ARMS
 from mmrpt_jax.stages.mmrpt.rewards import MADE_HERE
 from mmrpt_jax.stages.opening import model_config
 from mmrpt_jax.stages.published import check_published
+from mmrpt_jax.stages.rollouts import check_rollouts
 from mmrpt_jax.stages.trained import check_training
 from mmrpt_jax.stages.weight_checks import check_weights
 from mmrpt_jax.training.scoring import KINDS
@@ -53,7 +53,6 @@ def check_config(config: ConfigDict, devices: Sequence[jax.Device] | None = None
     check_weights(config, "weights", model_config)
     _check_masks(config)
     _check_rewards(config)
-    check_groups(config, "rl")
     check_packing(config, "rl", model_config)
     check_kl(config, "rl.loss")
     check_batches(
@@ -68,6 +67,7 @@ def check_config(config: ConfigDict, devices: Sequence[jax.Device] | None = None
         ],
         devices,
     )
+    check_rollouts(config, "rl", devices)
 
 
 def _names(config: ConfigDict) -> list[tuple[str, Sequence[Any], Collection[Any]]]:
