@@ -23,6 +23,18 @@ class DamagedCheckpointError(ValueError):
     """A checkpoint cannot be read, or does not hold what was written."""
 
 
+class _Manager(ocp.CheckpointManager):
+    """Orbax's, without a say in when the run stops.
+
+    JAX's preemption service agrees on the number of a call to come, and tells of it at that number alone. Asked with
+    other numbers than those of `StopRequest`, as Orbax would at every save, it may agree on one that has been.
+    """
+
+    def reached_preemption(self, step: int) -> bool:
+        """The loop asks, and saves."""
+        return False
+
+
 class Checkpointer:
     """Numbered checkpoints in one folder; the newest `keep` stay.
 
@@ -34,10 +46,10 @@ class Checkpointer:
         self._directory, self._keep = Path(directory).absolute(), keep
         self._manager = self._open()
 
-    def _open(self) -> ocp.CheckpointManager:
+    def _open(self) -> _Manager:
         options = ocp.CheckpointManagerOptions(max_to_keep=self._keep, create=True)
         with naming_a_full_disk(self._directory):
-            return ocp.CheckpointManager(self._directory, options=options)
+            return _Manager(self._directory, options=options)
 
     @property
     def latest(self) -> int | None:
