@@ -120,7 +120,7 @@ def test_data_that_is_no_dataset_is_named(config, dataset, tmp_path):
         ({"rl.rewards": {"format": 0.0}}, "config.rl.rewards: every weight is 0"),
         ({"rl.rewards": {"semantic": 1.0}}, "config.rl.semantic_encoder must name a folder"),
         ({"rl.group_size": 1}, "config.rl.group_size is 1: it must be at least 2"),
-        ({"rl.packed_rows": (2, 4)}, "config.rl.packed_rows=(2, 4): rows that answers share are fewer than"),
+        ({"rl.packed_lengths": (8, 8)}, "config.rl.packed_lengths=(8, 8): name different numbers of tokens"),
         ({"rl.rollout_parts": 0}, "config.rl.rollout_parts is 0: it must be at least 1"),
         (
             {"rl.rollout_parts": 3},

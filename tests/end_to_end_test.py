@@ -7,9 +7,11 @@ import pytest
 
 from mmrpt_jax.data.records import write_records
 from mmrpt_jax.data.scene_source import SceneSource
+from mmrpt_jax.models.packing import pack_lengths
 from mmrpt_jax.reporting.jsonl import JsonLines, read_jsonl
 from mmrpt_jax.stages.mmrpt import reinforce
 from mmrpt_jax.stages.mmrpt.pipeline import run_experiment
+from mmrpt_jax.training import answers
 
 # What a machine's pace decides; everything else is a function of the seed.
 TIMING = {"seconds_per_step", "eta_seconds", "host_memory_bytes", "recompilations"}
@@ -111,7 +113,7 @@ def test_stopped_between_checkpoints_and_started_again_ends_bit_for_bit_the_same
     assert (folder / "results.txt").read_text() == (finished_run / "results.txt").read_text()
 
 
-def test_records_on_disk_go_the_same_way(config, tmp_path):
+def test_records_on_disk_go_the_same_way(config, tmp_path, monkeypatch):
     scenes = SceneSource("biased", split="train", size=24)
     data = tmp_path / "data"
     write_records(
@@ -121,8 +123,12 @@ def test_records_on_disk_go_the_same_way(config, tmp_path):
     config.data.update(kind="records", path=str(data))
     config.arms = ("base", "mmrpt")
     config.finetune.steps = 0
-    config.rl.steps = 2
+    # Untrained, nearly all answers are cut off; those that are not share a row.
+    config.rl.update(steps=2, train_on_truncated=False, packed_lengths=(16,))
+    packed = []
+    monkeypatch.setattr(answers, "pack_lengths", lambda *of: packed.append(pack_lengths(*of)) or packed[-1])
     run_experiment(config, str(tmp_path / "run"))
     rows = json.loads((tmp_path / "run" / "results.json").read_text())["rows"]
     assert [row["arm"] for row in rows] == ["base", "mmrpt"]
     assert all(0.0 <= row["fill/dev/right"] <= 1.0 for row in rows)
+    assert [packing.branch.shape for packing in packed] == [(8, 16)] * 2

@@ -13,8 +13,9 @@ from mmrpt_jax.data.images import decode_image
 from mmrpt_jax.data.records import write_records
 from mmrpt_jax.data.scene_source import SceneSource, png
 from mmrpt_jax.data.sidecar import open_sidecar
+from mmrpt_jax.models import TransformerConfig, VisionConfig, VLMConfig
 from mmrpt_jax.reporting.jsonl import read_jsonl
-from mmrpt_jax.stages.checks import ConfigError
+from mmrpt_jax.stages.checks import ConfigError, check_packing
 from mmrpt_jax.stages.finished import read_config
 from mmrpt_jax.stages.mmrpt.pipeline import run_experiment
 from mmrpt_jax.stages.mmrpt.plan import describe_plan
@@ -207,6 +208,15 @@ def test_another_checkpoint_in_the_same_place_is_noticed(run, folder, tmp_path):
     config.init.hf = str(other)
     with pytest.raises(ConfigError, match="began with another checkpoint than the one in"):
         check_same_beginning(config, run)
+
+
+def test_windows_and_packed_answers_do_not_go_together():
+    sizes = {"width": 8, "layers": 2, "heads": 1, "kv_heads": 1, "head_dim": 8, "mlp": 8}
+    tower, windows = TransformerConfig(**sizes), TransformerConfig(**sizes, local_layers=(True, False))
+    gemma_like = lambda *_: VLMConfig(8, windows, VisionConfig(8, 8, 8, tower))  # noqa: E731
+    check_packing(mmrpt_gemma3.get_config(), "rl", gemma_like)
+    with pytest.raises(ConfigError, match=r"packed_lengths=.*: the model has sliding windows"):
+        check_packing(mmrpt_qwen2_5_vl.get_config(), "rl", gemma_like)
 
 
 @pytest.mark.parametrize("preset", [mmrpt_qwen2_5_vl, mmrpt_smolvlm, mmrpt_gemma3])

@@ -104,9 +104,8 @@ def caption_behind_image(tokens: int) -> tuple[PromptTokens, BranchTokens]:
 
 def behind(model: VLMConfig, params: Any, prompt: PromptTokens, caption: BranchTokens, *asked: Any) -> Any:
     """Features of the caption, and what was seen of attention if regions and query weights are given."""
-    variables, network = {"params": params}, VLM(model)
-    state = network.apply(variables, None, prompt, method=VLM.encode_prompt)
-    hidden, seen = network.apply(variables, state, caption, *asked, method=VLM.extend)
+    inputs = (None, prompt, caption, *asked)
+    hidden, seen = VLM(model).apply({"params": params}, *inputs, method=VLM.run_group)
     return hidden, seen.mass, seen.received
 
 

@@ -5,8 +5,8 @@ them. FLOPs are counted from shapes, the backward pass as two forward passes (`m
 
 Updates are those of the scenes' experiment, or, with `--size`, of the preset of Qwen2.5-VL with a model of that size:
 one prompt of P tokens with its image, G answers of R tokens, all weights in training, layers recomputed (but for
-attention). With `--filled`, also that of answers of random lengths, which take that share of R on average, packed into
-rows as with `config.rl.packed_rows`: of answers in a row each, the lengths would not matter.
+attention). With `--filled`, also that of answers of random lengths, which take that share of R on average and share one
+row, as with `config.rl.packed_lengths`: of answers in a row each, the lengths would not matter.
 """
 
 import argparse
@@ -28,7 +28,8 @@ from experiments.benchmarks.common.timing import quartiles, take_turns, title
 from experiments.benchmarks.grpo.work import PIXELS
 from experiments.configs import mmrpt_scenes
 from mmrpt_jax.models import VLMConfig, initialise
-from mmrpt_jax.models.packing import pack_rows
+from mmrpt_jax.models.packing import pack_lengths
+from mmrpt_jax.models.places import Packing
 from mmrpt_jax.stages.mmrpt.programs import policy_update
 from mmrpt_jax.stages.opening import model_config
 from mmrpt_jax.stages.trained import with_training
@@ -60,12 +61,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--prompt", type=int, default=1300, help="with --size: P (%(default)s)")
     parser.add_argument("--answer", type=int, default=512, help="with --size: R (%(default)s)")
     parser.add_argument(
-        "--filled",
-        type=float,
-        default=None,
-        help="with --size: mean length of answers in units of R, below 1",
+        "--filled", type=_share, default=None, help="with --size: mean length of answers, in units of R"
     )
     return run_benchmark(parser, measure_updates, COLUMNS, title("Policy updates"), argv)
+
+
+def _share(text: str) -> float:
+    """A number between 0 and 1.
+
+    Raises:
+        ArgumentTypeError: it is none.
+    """
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text} does not lie between 0 and 1")
+    return value
 
 
 def measure_updates(options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -98,8 +108,8 @@ def sized_works(options: argparse.Namespace) -> dict[str, Work]:
     works = {name: policy_work(config, model)}
     if options.filled:
         lengths = random_lengths(options.group, options.answer, options.filled)
-        slots = pack_rows(lengths, options.answer, range(1, options.group + 1))
-        works[f"{name}, {options.filled} filled, {slots.shape[1]} rows"] = policy_work(config, model, slots)
+        packing = pack_lengths(lengths, [int(lengths.sum())])
+        works[f"{name}, {options.filled} filled"] = policy_work(config, model, packing)
     return works
 
 
@@ -128,10 +138,8 @@ def product_work(size: int, dtype: str) -> Work:
     return Work(lambda: multiply(matrix, matrix), 2.0 * size**3)
 
 
-def policy_work(
-    config: ConfigDict, model: VLMConfig, packing: Int[np.ndarray, "B W R"] | None = None
-) -> Work:
-    """The update of `config`, from random weights, on a batch without padding, or on answers in packed rows."""
+def policy_work(config: ConfigDict, model: VLMConfig, packing: Packing | None = None) -> Work:
+    """The update of `config`, from random weights, on a batch without padding, or on packed answers."""
     step, optimizer, shapes = policy_update(config, model)
     batch = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), shapes)._replace(packing=packing)
     update = jax.jit(step, donate_argnums=0)
@@ -144,7 +152,9 @@ def policy_work(
         state, _ = update(state, batch)
         return state
 
-    prompts, group, branch_tokens = (batch.branches.ids if packing is None else packing).shape
+    prompts, group, branch_tokens = batch.branches.ids.shape
+    if packing is not None:
+        group, branch_tokens = 1, packing.branch.shape[1]
     shape = {"prompts": prompts, "prompt_tokens": batch.prompt.ids.shape[1]}
     counts = config.data.patch_counts
     shape["patches"] = max(counts) if counts else None

@@ -132,8 +132,8 @@ def _understanding() -> dict[str, Any]:
         "group_size": 8,
         "temperature": 1.0,
         "micro_batches": 1,
-        # Rows of an update that a group's answers may share, shorter ones together; of each number there is a program.
-        "packed_rows": (),
+        # Lengths of the row that all answers of a group may share in updates, in tokens; of each there is a program.
+        "packed_lengths": (),
         "drop_zero_variance": False,
         "rewards": {"exact_match": 1.0, "format": 0.1},
         "advantage": {"combine": "sum_then_normalise", "scale": "variant", "min_std": 1e-4},

@@ -23,4 +23,6 @@ def get_config() -> ConfigDict:
     config.train.frozen = ("vision/(stack|patch_embedding|positions)",)
     # An image is 896 x 896 pixels: 4,096 patches, which become 256 tokens.
     config.data.update(patch_counts=(4096,), prompt_lengths=(512, 768))
+    # Sliding windows cannot tell packed answers apart.
+    config.rl.packed_lengths = ()
     return config

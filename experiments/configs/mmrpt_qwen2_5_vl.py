@@ -48,7 +48,7 @@ def get_config() -> ConfigDict:
         steps=500,
         prompts_per_step=128,
         micro_batches=8,
-        packed_rows=(2, 4, 6),
+        packed_lengths=(1024, 2048, 3072),
         learning_rate=1e-6,
         learning_rate_warmup=10,
         drop_zero_variance=True,

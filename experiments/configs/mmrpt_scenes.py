@@ -108,8 +108,8 @@ def _train() -> dict[str, Any]:
         # Whether a rollout fetches what `fsdp` splits of the weights once, instead of for every token: faster, for the
         # memory of a device's part of `tensor` of all weights.
         "gather_to_sample": False,
-        # "xla"; or a kernel, where images are causal too: "splash" on TPUs (prompts, and updates whole), "cudnn" on
-        # GPUs (prompts).
+        # "xla"; or a kernel, where images are causal too: "splash" on TPUs (prompts, and updates whole unless
+        # answers are packed), "cudnn" on GPUs (prompts).
         "attention": "xla",
         # What the backward pass computes anew instead of storing it: "none"; all of a layer but what attention gave,
         # "keep_attention", which saves most of the memory for little time; or "full".
@@ -178,8 +178,8 @@ def _rl() -> dict[str, Any]:
         "learning_rate": 6e-4,
         "learning_rate_warmup": 5,
         "micro_batches": 1,
-        # Rows of an update that a group's answers may share, shorter ones together; of each number there is a program.
-        "packed_rows": (),
+        # Lengths of the row that all answers of a group may share in updates, in tokens; of each there is a program.
+        "packed_lengths": (),
         "updates_per_rollout": 1,
         "train_on_truncated": True,
         "oversample": 1,  # prompts drawn per prompt learned from

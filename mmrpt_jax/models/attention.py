@@ -50,7 +50,8 @@ def attend(
         queries: unscaled; the scale is applied here.
         order: the queries' order.
         blocks: at least one; at most one of them names regions.
-        places: the queries' places, if not everything of lower order is seen; a block without any is near to all.
+        places: the queries' places, if not everything of lower order is seen; a shared block without any is near to
+            all.
         reach: keys must be less than so many places away.
         scale: factor on scores; None: 1/sqrt(H).
         softcap: c in c·tanh(score/c), which keeps scores between −c and c; 0: none.
@@ -60,9 +61,14 @@ def attend(
             what is hidden in any case is not computed, as far as whole chunks go.
 
     Raises:
-        ValueError: a block names regions, but there are no `query_weights`, or it holds the keys of causal queries.
+        ValueError: a block names regions, but there are no `query_weights`, or it holds the keys of causal queries; or
+            queries have places, and the last block, their own, has none.
     """
     blocks = list(blocks)
+    if places is not None and blocks[-1].places is None:
+        raise ValueError(
+            "queries have places, and the last block of keys has none: give it places, or them none"
+        )
     if causal and blocks[-1].regions is not None:
         raise ValueError(
             "the last block holds the queries' own keys, and names regions: only shared keys may"

@@ -316,3 +316,5 @@ def test_keys_without_places_are_near_to_all(branches):
     expected = attend(queries, order, [here, own], places=places).values
     np.testing.assert_array_equal(attend(queries, order, [shared, own], places=places).values, expected)
     assert not np.array_equal(attend(queries, order, [shared, own]).values, expected)
+    with pytest.raises(ValueError, match="the last block of keys has none"):
+        attend(queries, order, [shared, own._replace(places=None)], places=places)

@@ -96,7 +96,8 @@ class TransformerConfig:
         sandwich_norms: norms also on what attention and MLP add.
         query_chunk: queries per attention block; bounds the score matrix to `query_chunk` rows.
         attention: what computes causal sequences: "xla"; or a kernel, "splash" for TPUs, which computes prompts and
-            their branches as one, or "cudnn" for GPUs, which computes prompts. Needs layers that see everything before.
+            their branches as one unless those are packed, or "cudnn" for GPUs, which computes prompts. Needs layers
+            that see everything before.
         remat: what of a layer is not stored but computed anew in the backward pass: "none"; "keep_attention", all but
             what attention gave, which is small and took long ("cudnn" shows nothing of that); or "full".
         unroll: layers per iteration of the scan; more compile longer and run without loop overhead.

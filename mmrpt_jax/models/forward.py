@@ -2,12 +2,13 @@
 
 from typing import NamedTuple
 
-from jaxtyping import Array, Bool, Float, Int, UInt8
+from jaxtyping import Array, Bool, Float, UInt8
 
 from mmrpt_jax.models.config import VLMConfig
 from mmrpt_jax.models.head import output_matrix, score_tokens
 from mmrpt_jax.models.packing import pack, unpack
 from mmrpt_jax.models.patches import ImagePatches
+from mmrpt_jax.models.places import Packing
 from mmrpt_jax.models.vlm import VLM, BranchTokens, PromptTokens
 
 
@@ -33,7 +34,7 @@ def forward(
     images: UInt8[Array, "B C h w 3"] | ImagePatches | None,
     prompt: PromptTokens,
     branches: BranchTokens,
-    packing: Int[Array, "B W R"] | None = None,
+    packing: Packing | None = None,
     *,
     temperature: float = 1.0,
     banned: Bool[Array, " V"] | None = None,
@@ -48,7 +49,7 @@ def forward(
         images: C images per prompt, or their patches.
         prompt: the prompts.
         branches: G branches per prompt.
-        packing: slots of their tokens in W rows, from `packing.pack_rows`; what those leave out scores 0.
+        packing: how they share a row (`packing.pack_lengths`); what it leaves out scores 0. None: a row each.
         temperature: divides the logits, as in sampling.
         banned: ids that cannot be sampled, as in sampling.
         regions: indicator columns over prompt keys, if their attention mass is wanted.
@@ -73,6 +74,6 @@ def forward(
     )
     if packing is not None:
         scores = scores._replace(
-            **{name: unpack(x, packing, branches.ids.shape[1]) for name, x in scores._asdict().items()}
+            **{name: unpack(x, packing, branches) for name, x in scores._asdict().items()}
         )
     return Forward(scores.logprobs, scores.entropy, out.mass, out.received)

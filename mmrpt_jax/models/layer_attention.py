@@ -72,6 +72,7 @@ class LayerAttention(NamedTuple):
 
     def in_group(self, own: Projected, row: GroupTokens) -> Attended:
         """A prompt, which sees itself, and its branches, each of which sees the prompt and itself."""
+        # Places are those of local layers or of packed branches, which no mask made beforehand can show.
         plain = row.context.regions is None and row.branches.places is None
         if plain and self.causal and self.config.attention in ROW_KERNELS:
             keys, values = heads_first(own.keys), heads_first(own.values)

@@ -12,6 +12,9 @@ from mmrpt_jax.models.patches import image_sizes
 from mmrpt_jax.models.tokens import Tokens
 from mmrpt_jax.models.vision import VisualTokens
 
+# Of a token of a packed row that holds none.
+EMPTY = -1
+
 
 class PromptTokens(NamedTuple):
     """Prompts, padded on the right.
@@ -27,24 +30,30 @@ class PromptTokens(NamedTuple):
     image_slots: Bool[Array, "B P"]
 
 
-class BranchTokens(NamedTuple):
-    """The G continuations of each prompt, padded on the right; or packed rows of them.
+class Packing(NamedTuple):
+    """What stands in rows that the branches of a group share; see `packing.pack_lengths`.
 
     Attributes:
-        ids: [B G R].
-        valid: [B G R], True up to and including the end token.
-        slots: [B G R] of packed rows, as in `packing`; None: every branch has a row of its own.
+        branch: [B S] the number of a token's branch, or `EMPTY`.
+        step: [B S] the number of the token in it, or `EMPTY`.
+    """
+
+    branch: Int[Array, "B S"]
+    step: Int[Array, "B S"]
+
+
+class BranchTokens(NamedTuple):
+    """The G continuations of each prompt, padded on the right; or all of them in one row of S tokens.
+
+    Attributes:
+        ids: [B G R]; of packed branches [B 1 S].
+        valid: [B G R], True up to and including the end token; [B 1 S].
+        packing: of packed branches; None: every branch has a row of its own.
     """
 
     ids: Int[Array, "B G R"]
     valid: Bool[Array, "B G R"]
-    slots: Int[Array, "B G R"] | None = None
-
-    @property
-    def steps(self) -> Int[Array, "*BG R"]:
-        """The number of each token in its branch."""
-        length = self.valid.shape[2]
-        return jnp.arange(length, dtype=jnp.int32) if self.slots is None else self.slots % length
+    packing: Packing | None = None
 
 
 def prompt_places(config: VLMConfig, prompt: PromptTokens, images: VisualTokens | None) -> Tokens:
@@ -86,7 +95,7 @@ def _grid_positions(slots, opens, images: VisualTokens) -> Int[Array, "B P 3"]:
 
 
 def branch_places(
-    config: VLMConfig, length: Int[Array, " B"], prompt_valid: Bool[Array, "B P"], branches: BranchTokens
+    config: VLMConfig, length: Int[Array, " B"], prompt_valid: Bool[Array, "B P"], valid: Bool[Array, "B G R"]
 ) -> Tokens:
     """Branch tokens go on where the prompt ends: [B G R].
 
@@ -94,19 +103,27 @@ def branch_places(
         config: the model.
         length: rotary positions that the prompt takes.
         prompt_valid: False for the prompt's padding.
-        branches: the tokens.
+        valid: False for the branches'.
+    """
+    steps = jnp.arange(valid.shape[2], dtype=jnp.int32)
+    behind = lambda start: jnp.broadcast_to(start[:, None, None] + steps, valid.shape)  # noqa: E731
+    positions = behind(length)
+    places = behind(prompt_end(prompt_valid)) if any(config.decoder.local_layers) else None
+    return Tokens(positions, positions, valid, places)
+
+
+def packed_places(config: VLMConfig, length: Int[Array, " B"], packing: Packing) -> Tokens:
+    """Likewise where branches share a row, in places too far apart to be seen from one another: [B 1 S].
 
     Raises:
-        ValueError: branches are packed, and layers see only what is near.
+        ValueError: layers see only what is near, which is what places tell them.
     """
-    valid, slots, local = branches.valid, branches.slots, any(config.decoder.local_layers)
-    if local and slots is not None:
-        raise ValueError("layers that see only what is near tell packed branches from no others: do not pack")
-    behind = lambda start: jnp.broadcast_to(start[:, None, None] + branches.steps, valid.shape)  # noqa: E731
-    positions, places = behind(length), behind(prompt_end(prompt_valid)) if local else None
-    if slots is not None:
-        places = slots // valid.shape[2] * (2 * FAR) + branches.steps
-    return Tokens(positions, positions, valid, places)
+    if any(config.decoder.local_layers):
+        raise ValueError("layers that see only what is near cannot tell packed branches apart: do not pack")
+    positions = length[:, None] + packing.step
+    places = packing.branch * (2 * FAR) + packing.step
+    tokens = Tokens(positions, positions, packing.branch != EMPTY, places)
+    return jax.tree.map(lambda x: x[:, None], tokens)
 
 
 def prompt_end(valid: Bool[Array, "B P"]) -> Int[Array, " B"]:

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmrpt_jax.models.config import RotaryConfig
-from mmrpt_jax.models.places import BranchTokens, PromptTokens, branch_places, place_images, prompt_places
+from mmrpt_jax.models.places import PromptTokens, branch_places, place_images, prompt_places
 from mmrpt_jax.models.vision import VisualTokens
 from mmrpt_jax.models.vlm_test import CONFIG, DECODER
 
@@ -62,7 +62,7 @@ def test_local_layers_count_tokens_not_positions():
     prompt = prompt_of("..######.##.-")
     found = prompt_places(config, prompt, GRID)
     np.testing.assert_array_equal(found.places[0, 0], np.arange(13))
-    behind = branch_places(config, np.array([6]), prompt.valid, BranchTokens(None, np.ones((1, 2, 3), bool)))
+    behind = branch_places(config, np.array([6]), prompt.valid, np.ones((1, 2, 3), bool))
     np.testing.assert_array_equal(behind.positions[0], [[6, 7, 8]] * 2)
     np.testing.assert_array_equal(behind.places[0], [[12, 13, 14]] * 2)
     assert prompt_places(CONFIG, prompt, GRID).places is None

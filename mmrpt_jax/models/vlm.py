@@ -11,8 +11,10 @@ from mmrpt_jax.models.decoder import LayerOutput, Stack
 from mmrpt_jax.models.patches import ImagePatches
 from mmrpt_jax.models.places import (
     BranchTokens,
+    Packing,
     PromptTokens,
     branch_places,
+    packed_places,
     place_images,
     prompt_end,
     prompt_places,
@@ -93,10 +95,10 @@ class VLM(nn.Module):
         Returns:
             The features that *predict* each branch token (the prompt's last one first), and what each layer left.
         """
-        tokens = branch_places(self.config, prompt.length, prompt.valid, branches)
+        tokens = branch_places(self.config, prompt.length, prompt.valid, branches.valid)
         context, context_kv = prompt_context(prompt.valid), (prompt.keys, prompt.values)
         hidden, out = self.decoder(self.embed(branches.ids), [context_kv], [context], tokens, causal=True)
-        return _predicting(prompt.last_hidden, hidden, branches), out
+        return _predicting(prompt.last_hidden, hidden), out
 
     def run_group(
         self,
@@ -116,16 +118,18 @@ class VLM(nn.Module):
             prompt key received.
         """
         x, tokens, added = self._place_prompt(images, prompt)
-        behind = branch_places(self.config, _length(tokens), prompt.valid, branches)
         context = prompt_context(prompt.valid)._replace(regions=regions, query_weights=query_weights)
-        if branches.slots is not None:
-            # Places keep the branches of a row apart; the prompt is near to all of them.
+        if branches.packing is None:
+            behind = branch_places(self.config, _length(tokens), prompt.valid, branches.valid)
+        else:
+            behind = packed_places(self.config, _length(tokens), branches.packing)
+            # The prompt is near to all of them.
             context = context._replace(places=None)
         group = GroupTokens(tokens, behind, context)
         row = join_row(x, self.embed(branches.ids))
         hidden, out = self.decoder(row, (), (), group, added, causal=self._is_causal(images))
         of_prompt, of_branches = group.split(hidden)
-        return _predicting(_at_the_end(of_prompt, prompt), of_branches, branches), out
+        return _predicting(_at_the_end(of_prompt, prompt), of_branches, branches.packing), out
 
     def _place_prompt(
         self, images, prompt: PromptTokens
@@ -164,11 +168,11 @@ def _at_the_end(hidden: Float[Array, "B 1 P D"], prompt: PromptTokens) -> Float[
 
 
 def _predicting(
-    first: Float[Array, "B D"], hidden: Float[Array, "B G R D"], branches: BranchTokens
+    first: Float[Array, "B D"], hidden: Float[Array, "B G R D"], packing: Packing | None = None
 ) -> Float[Array, "B G R D"]:
     """Each token is predicted by the one before it; the first of a branch, by the prompt's last one."""
     first = jnp.broadcast_to(first[:, None, None], (*hidden.shape[:2], 1, hidden.shape[-1]))
     before = jnp.concatenate([first, hidden[:, :, :-1]], axis=2)
-    if branches.slots is None:
+    if packing is None:
         return before
-    return jnp.where((branches.steps == 0)[..., None], first, before)
+    return jnp.where((packing.step == 0)[:, None, :, None], first, before)

@@ -13,7 +13,7 @@ from mmrpt_jax.models.decoder import Block
 from mmrpt_jax.models.head import logits, output_matrix
 from mmrpt_jax.models.layers import make_norm
 from mmrpt_jax.models.patches import ImagePatches
-from mmrpt_jax.models.places import BranchTokens, branch_places
+from mmrpt_jax.models.places import branch_places
 from mmrpt_jax.models.vlm import VLM, PromptState, PromptTokens, prompt_context
 
 
@@ -137,7 +137,7 @@ def make_decode_step(
     prompt_kv = [(prompt.keys[i], prompt.values[i]) for i in range(cfg.layers)]
     context = prompt_context(prompt.valid)
     everywhere = jnp.ones((prompt.valid.shape[0], group_size, max_tokens), bool)
-    slots = branch_places(config, prompt.length, prompt.valid, BranchTokens(everywhere, everywhere))
+    slots = branch_places(config, prompt.length, prompt.valid, everywhere)
     local = cfg.local_layers or (False,) * cfg.layers
     block, norm = Block(cfg), make_norm(cfg.norm, cfg.norm_eps)
 

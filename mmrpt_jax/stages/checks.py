@@ -123,21 +123,22 @@ def check_kl(config: ConfigDict, *sections: str) -> None:
 
 
 def check_packing(config: ConfigDict, section: str, model_of: Callable[[ConfigDict, int], VLMConfig]) -> None:
-    """Checks that answers of `config.<section>` can be packed into the rows that it names.
+    """Checks that the answers of a group of `config.<section>` can share a row of the lengths that it names.
 
     Raises:
         ConfigError: they cannot.
     """
-    rows, group = tuple(config[section].packed_rows), config[section].group_size
-    if not all(0 < count < group for count in rows):
+    lengths = tuple(config[section].packed_lengths)
+    if not lengths:
+        return
+    field = f"config.{section}.packed_lengths={lengths}"
+    if not all(isinstance(length, int) and length > 0 for length in lengths) or len({*lengths}) < len(
+        lengths
+    ):
+        raise ConfigError(f"{field}: name different numbers of tokens, 1 or more, or none at all: ()")
+    if any(model_of(config, config.tokenizer.vocab_size).decoder.local_layers):
         raise ConfigError(
-            f"config.{section}.packed_rows={rows}: rows that answers share are fewer than group_size={group}, and "
-            "at least 1"
-        )
-    if rows and any(model_of(config, config.tokenizer.vocab_size).decoder.local_layers):
-        raise ConfigError(
-            f"config.{section}.packed_rows={rows}: the model has sliding windows, which cannot tell answers in one "
-            "row apart; say ()"
+            f"{field}: the model has sliding windows, which cannot tell answers in one row apart; say ()"
         )
 
 

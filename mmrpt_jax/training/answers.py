@@ -2,14 +2,15 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, UInt8
 
 from mmrpt_jax.data.tokenizer import Tokenizer
-from mmrpt_jax.models.packing import pack_rows
+from mmrpt_jax.models.packing import pack_lengths
 from mmrpt_jax.models.vlm import BranchTokens, PromptTokens
 from mmrpt_jax.rewards import RewardFn, RewardTable
 from mmrpt_jax.sampling import Rollout
@@ -76,12 +77,12 @@ class Answering:
         group_size: G.
         rollout_parts: in how many a batch is sampled; each is rewarded while the next is sampled (see `parts`).
         more_columns: (params, batch, completions) -> further reward columns of B·G entries, computed on the devices.
-        ref_logprobs: (images, prompt, branches) -> [B G R] under the reference, or None without a KL term.
+        ref_logprobs: (images, prompt, branches, packing) -> [B G R] under the reference, or None without a KL term.
         train_on_truncated: whether completions without an end token are in the loss (they are always in the baseline).
         keep: how many groups are learned from, at most as many as prompts are given; all of them if None. Groups whose
             answers teach nothing are passed over where there are others.
-        rows: how many rows of an update a group's answers may be packed into, shorter ones together; of each number
-            there is a program. A group that does not fit has a row for every answer.
+        packed_lengths: what the length of a row may be that all answers of a group share in updates; of each there is a
+            program. Where one group is too long for all of them, every answer of the batch has a row of its own.
         drop_zero_variance: whether such groups leave the loss and its normaliser; their advantage is 0 either way.
         on_judged: called with the step and what was judged.
         share: what this process has of batches; completions are decoded and rewarded where they are.
@@ -99,7 +100,7 @@ class Answering:
     ref_logprobs: Callable[..., Float[Array, "B G R"]] | None = None
     train_on_truncated: bool = True
     keep: int | None = None
-    rows: Sequence[int] = ()
+    packed_lengths: Sequence[int] = ()
     drop_zero_variance: bool = False
     on_judged: Callable[[int, JudgedAnswers], None] = lambda step, judged: None
     share: Share = ALONE
@@ -111,8 +112,17 @@ def collect_answers(
     """Samples and judges groups of answers: a `reinforce.Collector`, once it is told how."""
     judged = judge(answering, params, batch, key)
     answering.on_judged(step, judged)
-    learned = _policy_batch(answering, judged)
-    return learned, _summary(judged) | {"padded_share": _padded_share(learned)}
+    learned = _learned(answering, judged)
+    lengths = np.where(learned.trained, fetch(learned.branches.valid).sum(axis=-1), 0)
+    # Longer than all answers in rows of their own, a row would save nothing.
+    shorter = [
+        length for length in answering.packed_lengths if length < math.prod(learned.branches.ids.shape[1:])
+    ]
+    learned = learned._replace(packing=pack_lengths(lengths, shorter))
+    if answering.ref_logprobs is not None:
+        inputs = (learned.images, learned.prompt, learned.branches, learned.packing)
+        learned = learned._replace(ref_logprobs=answering.ref_logprobs(*inputs))
+    return learned, _summary(judged) | {"padded_share": _padded_share(learned, int(lengths.sum()))}
 
 
 def judge(answering: Answering, params, batch: PromptBatch, key) -> JudgedAnswers:
@@ -162,7 +172,7 @@ def _reward(
     return in_groups(completions, answering.group_size), table
 
 
-def _policy_batch(answering: Answering, judged: JudgedAnswers) -> PolicyBatch:
+def _learned(answering: Answering, judged: JudgedAnswers) -> PolicyBatch:
     batch, judgement, rollout = judged.batch, judged.judgement, judged.rollout
     trained = judgement.table.scorable
     if not answering.train_on_truncated:
@@ -171,26 +181,14 @@ def _policy_batch(answering: Answering, judged: JudgedAnswers) -> PolicyBatch:
         trained = trained & ~judgement.zero_variance[:, None]
     prompt = (batch.images, batch.prompt, BranchTokens(rollout.ids, rollout.valid))
     everything = PolicyBatch(*prompt, rollout.logprobs, judgement.advantages, trained)
-    learned = take_groups(everything, telling_groups(judgement, answering.keep))
-    if answering.rows:
-        length = learned.branches.ids.shape[2]
-        learned = learned._replace(packing=pack_rows(_trained_lengths(learned), length, answering.rows))
-    if answering.ref_logprobs is None:
-        return learned
-    inputs = (learned.images, learned.prompt, learned.branches, learned.packing)
-    return learned._replace(ref_logprobs=answering.ref_logprobs(*inputs))
+    return take_groups(everything, telling_groups(judgement, answering.keep))
 
 
-def _trained_lengths(batch: PolicyBatch) -> Int[np.ndarray, "B G"]:
-    """Tokens of each answer that is learned from; of the others, 0."""
-    return np.where(batch.trained, fetch(batch.branches.valid).sum(axis=-1), 0)
-
-
-def _padded_share(batch: PolicyBatch) -> float:
-    """Share of what an update computes that teaches nothing: padding, and answers that are left out."""
-    rows = batch.branches.ids if batch.packing is None else batch.packing
+def _padded_share(batch: PolicyBatch, trained: int) -> float:
+    """Share of an update's tokens that are padding, or of answers left out of the loss: all but the `trained` ones."""
+    rows = batch.branches.ids if batch.packing is None else batch.packing.branch
     computed = batch.prompt.ids.size + rows.size
-    return 1.0 - float(fetch(batch.prompt.valid).sum() + _trained_lengths(batch).sum()) / computed
+    return 1.0 - float(fetch(batch.prompt.valid).sum() + trained) / computed
 
 
 def _summary(judged: JudgedAnswers) -> dict[str, float]:

@@ -130,18 +130,22 @@ def test_answers_that_are_learned_from_share_rows(parts, tiny_tokenizer):
     rollout = rollout_of(tiny_tokenizer, texts, truncated=[(0, 1)])
     lengths = rollout.valid.sum(-1)
     assert lengths.sum(axis=-1).max() <= R
-    parts = dataclasses.replace(parts, rollout=lambda *_: rollout, train_on_truncated=False, rows=(1, 3))
+    parts = dataclasses.replace(
+        parts, rollout=lambda *_: rollout, train_on_truncated=False, packed_lengths=(1, R, 2 * R)
+    )
     packed, metrics = collect(parts)
-    assert packed.packing.shape == (B, 1, R)
-    # A slot is g·R + r.
-    learned = [{(slot // R, slot % R) for slot in row if slot >= 0} for row in packed.packing[:, 0]]
+    assert packed.packing.branch.shape == (B, R)
+    learned = [
+        {(g, r) for g, r in zip(*row, strict=True) if g >= 0} for row in zip(*packed.packing, strict=True)
+    ]
     expected = [{(g, r) for g in range(G) for r in range(lengths[b, g])} for b in range(B)]
     expected[0] -= {(1, r) for r in range(R)}
     assert learned == expected
     assert metrics["padded_share"] == pytest.approx(
         1 - (10 + lengths.sum() - lengths[0, 1]) / (2 * 8 + 2 * R)
     )
-    assert collect(dataclasses.replace(parts, rows=()))[0].packing is None
+    for lengths in ((), (1,), (G * R,)):
+        assert collect(dataclasses.replace(parts, packed_lengths=lengths))[0].packing is None
 
 
 def test_what_no_reward_can_score_is_left_out(parts):

@@ -6,10 +6,11 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float, Int, UInt8
+from jaxtyping import Array, Bool, Float, UInt8
 
 from mmrpt_jax.models.config import VLMConfig
 from mmrpt_jax.models.forward import forward
+from mmrpt_jax.models.places import Packing
 from mmrpt_jax.models.vlm import BranchTokens, PromptTokens
 from mmrpt_jax.objectives import policy_loss
 from mmrpt_jax.training.accumulate import LossFn, make_update
@@ -27,7 +28,8 @@ class PolicyBatch(NamedTuple):
         advantages: [B G].
         trained: [B G], False for completions left out of the loss (truncated, unscorable, zero-variance group).
         ref_logprobs: [B G R] under the reference, or None without a KL term.
-        packing: slots of the answers' tokens in the rows that are computed (`models.packing`); None: a row each.
+        packing: how the answers of a group share a row (`models.packing`), those out of the loss left out; None: a row
+            each.
     """
 
     images: UInt8[Array, "B C h w 3"]
@@ -37,7 +39,7 @@ class PolicyBatch(NamedTuple):
     advantages: Float[Array, "B G"]
     trained: Bool[Array, "B G"]
     ref_logprobs: Float[Array, "B G R"] | None = None
-    packing: Int[Array, "B W R"] | None = None
+    packing: Packing | None = None
 
 
 def make_policy_loss(config: VLMConfig, *, temperature: float, banned: np.ndarray, **loss_options) -> LossFn:

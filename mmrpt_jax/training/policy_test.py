@@ -8,6 +8,7 @@ import pytest
 
 from mmrpt_jax.data.prompts import Wording, encode_prompts
 from mmrpt_jax.models import BranchTokens, abstract_parameters
+from mmrpt_jax.models.packing import pack_lengths
 from mmrpt_jax.models.sharding import batch_sharding, make_mesh
 from mmrpt_jax.sampling import make_rollout
 from mmrpt_jax.training.policy import PolicyBatch, make_policy_step
@@ -171,6 +172,21 @@ def test_devices_do_not_matter(tiny_model, tiny_params, update, off_policy, refe
         lambda x, like: jax.device_put(x, like.sharding), tiny_params, abstract_parameters(tiny_model, mesh)
     )
     assert_same(update(jax.device_put(off_policy, batch_sharding(mesh)), params), reference)
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 2), (1, 8, 1)])
+def test_neither_do_answers_in_one_row(tiny_model, tiny_params, update, off_policy, reference, shape):
+    lengths = np.asarray(off_policy.branches.valid).sum(-1)
+    assert len({*lengths.sum(axis=1)}) > 1
+    packing = pack_lengths(lengths, [int(lengths.sum(axis=1).max())])
+    # Packing is made on the host: it comes as it is.
+    mesh, packed = make_mesh(*shape), off_policy._replace(packing=None)
+    params = jax.tree.map(
+        lambda x, like: jax.device_put(x, like.sharding), tiny_params, abstract_parameters(tiny_model, mesh)
+    )
+    packed = jax.device_put(packed, batch_sharding(mesh))._replace(packing=packing)
+    parts = 2 if shape == (2, 2, 2) else 1
+    assert_same(update(packed, params, micro_batches=parts), reference)
 
 
 def test_the_policy_sees_the_image(update, off_policy, reference):

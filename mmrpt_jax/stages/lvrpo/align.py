@@ -136,7 +136,7 @@ def _answering(run: Run, reference: Any, arm: Arm, completions: CompletionsWrite
         ref_logprobs=ref_logprobs(run, cfg, reference),
         keep=cfg.prompts_per_step,
         drop_zero_variance=cfg.drop_zero_variance,
-        rows=cfg.packed_rows,
+        packed_lengths=cfg.packed_lengths,
         on_judged=completions_log(completions, prompts="question"),
         share=run.share,
     )

@@ -103,7 +103,7 @@ def tiny_config() -> ConfigDict:
                 "group_size": 4,
                 "temperature": 0.8,
                 "micro_batches": 1,
-                "packed_rows": (),
+                "packed_lengths": (),
                 "drop_zero_variance": False,
                 "rewards": {"exact_match": 1.0, "format": 0.0},
                 "advantage": advantage,

@@ -118,7 +118,8 @@ class _Parts:
 
     def answers_reference(self) -> Program:
         cfg = self.config.understanding
-        return self.texts.scored(cfg.prompts_per_step, cfg.group_size, **self.sharpness)
+        program = self.texts.scored(cfg.prompts_per_step, cfg.group_size, **self.sharpness)
+        return program._replace(variants=program.variants * (1 + len(cfg.packed_lengths)))
 
     def drawings(self) -> Program:
         cfg = self.config.generation
@@ -151,7 +152,8 @@ class _Parts:
             "generation": (passes + guided) / (1 + guided) * self._look_flops(generation.prompts_per_step),
         }
         program = self._training(tasks, batches, sum(flops[task] for task in tasks))
-        return program._replace(variants=program.variants * (1 + len(understanding.packed_rows)))
+        packed = len(understanding.packed_lengths) if "understanding" in tasks else 0
+        return program._replace(variants=program.variants * (1 + packed))
 
     def _imitation(self, weights: Mapping[str, float]) -> Program:
         weights = {task: weight for task, weight in weights.items() if weight}

@@ -91,7 +91,7 @@ def check_config(config: ConfigDict, devices: Sequence[jax.Device] | None = None
     _check_imitation(config)
     _check_sampler(config)
     _check_rewards(config)
-    check_packing(config, "understanding", model_config)
+    check_packing(config, "understanding", lambda *of: unified_config(*of).vlm)
     check_kl(config, "understanding.loss", "generation.losses.grpo", "generation.losses.nft")
     check_batches(
         config,

@@ -139,14 +139,14 @@ class _Parts:
     def reference(self) -> Program:
         rl = self.config.rl
         program = self.texts.scored(rl.prompts_per_step, rl.group_size, **_scoring(self.config, self.model))
-        return program._replace(variants=program.variants * (1 + len(rl.packed_rows)))
+        return program._replace(variants=program.variants * (1 + len(rl.packed_lengths)))
 
     def update(self) -> Program:
         rl = self.config.rl
         step, optimizer, batch = policy_update(self.config, self.model)
         flops = self.texts.update_flops(rl.prompts_per_step, rl.group_size, self.texts.longest)
         program = self._training(step, optimizer, batch, flops)
-        return program._replace(variants=program.variants * (1 + len(rl.packed_rows)))
+        return program._replace(variants=program.variants * (1 + len(rl.packed_lengths)))
 
     def _imitation(self, prompts: int, group: int, tokens: int, micro_batches: int) -> Program:
         optimizer = make_optimizer(learning_rate=1.0, steps=1)

@@ -95,7 +95,7 @@ def _answering(run: Run, reference: Any, completions: CompletionsWriter) -> Answ
         train_on_truncated=cfg.train_on_truncated,
         keep=cfg.prompts_per_step,
         drop_zero_variance=cfg.drop_zero_variance,
-        rows=cfg.packed_rows,
+        packed_lengths=cfg.packed_lengths,
         on_judged=completions_log(completions, prompts="masked"),
         share=run.share,
     )
