@@ -1,6 +1,6 @@
 import pytest
 
-from mmrpt_jax.models.config import UnifiedConfig
+from mmrpt_jax.models.unified_config import UnifiedConfig
 from mmrpt_jax.stages.lvrpo.arms import ARMS, Arm
 from mmrpt_jax.stages.lvrpo.budget import QUESTIONS, THINGS, arm_steps, budget_flops, step_flops
 from mmrpt_jax.stages.opening import unified_config

@@ -11,8 +11,8 @@ from safetensors.numpy import load_file, save_file
 from experiments import export
 from mmrpt_jax.models import AutoencoderConfig, abstract_parameters, initialise
 from mmrpt_jax.models.autoencoder import PatchAutoencoder, decode_tokens
-from mmrpt_jax.models.config import LatentConfig
 from mmrpt_jax.models.families import bagel, flux
+from mmrpt_jax.models.unified_config import LatentConfig
 from mmrpt_jax.models.weight_table import flatten, match_table
 from mmrpt_jax.scenes import WORLDS, render, sample_scene
 from mmrpt_jax.stages.checks import ConfigError

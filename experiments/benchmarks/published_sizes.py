@@ -6,8 +6,8 @@ from types import MappingProxyType
 from typing import Any
 
 from mmrpt_jax.models import VLMConfig
-from mmrpt_jax.models.config import UnifiedConfig
 from mmrpt_jax.models.families import bagel, qwen2_5_vl
+from mmrpt_jax.models.unified_config import UnifiedConfig
 
 _QWEN_TOWER = {
     "depth": 32,

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from mmrpt_jax.models.autoencoder import Autoencoder, decode_tokens
-from mmrpt_jax.models.config import UnifiedConfig
+from mmrpt_jax.models.unified_config import UnifiedConfig
 from mmrpt_jax.models.vlm import PromptTokens
 from mmrpt_jax.sampling import Conditions, FlowSampler, make_image_rollout
 from mmrpt_jax.training.processes import ALONE, Whole

@@ -7,8 +7,8 @@ import pytest
 
 from mmrpt_jax.evaluation.drawer import Drawer
 from mmrpt_jax.models.autoencoder import PatchAutoencoder, decode_tokens
-from mmrpt_jax.models.config import LatentConfig
 from mmrpt_jax.models.unified import encode_prompt, velocity
+from mmrpt_jax.models.unified_config import LatentConfig
 from mmrpt_jax.models.unified_test import CONFIG as LARGER
 from mmrpt_jax.models.vlm import PromptTokens
 from mmrpt_jax.models.vlm_test import random_parameters

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
-from mmrpt_jax.models.config import LatentConfig
 from mmrpt_jax.models.latents import pack_latents, unpack_latents
+from mmrpt_jax.models.unified_config import LatentConfig
 
 
 class Autoencoder(Protocol):

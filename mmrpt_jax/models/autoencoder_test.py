@@ -9,7 +9,7 @@ from mmrpt_jax.models.autoencoder import (
     to_pixels,
     to_uint8,
 )
-from mmrpt_jax.models.config import LatentConfig
+from mmrpt_jax.models.unified_config import LatentConfig
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 3, 8, 12, 3), np.uint8)
 

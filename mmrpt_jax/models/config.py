@@ -12,10 +12,6 @@ REMATS = ("none", "keep_attention", "full")
 ACTIVATIONS = ("silu", "gelu", "gelu_tanh", "quick_gelu")
 # Learned positions of patches; see `VisionConfig`.
 POSITIONS = ("none", "exact", "nearest", "bilinear")
-# What drawing does not share with understanding; see `UnifiedConfig`.
-EXPERTS = ("dense", "moe", "mot")
-# What the head of a flow gives; see `LatentConfig`.
-PREDICTIONS = ("velocity", "data")
 # Matrices of a layer, where they are in its parameters.
 PROJECTIONS = ("query", "key", "value", "out", "mlp/gate", "mlp/up", "mlp/down")
 # Types of numbers that parameters are kept in and activations computed in.
@@ -37,7 +33,12 @@ class LoraConfig:
     targets: tuple[str, ...]
 
 
-def _check(field: str, value: str, known: tuple[str, ...]) -> None:
+def check_choice(field: str, value: str, known: tuple[str, ...]) -> None:
+    """Checks a name.
+
+    Raises:
+        ValueError: it is not known.
+    """
     if value not in known:
         raise ValueError(f"{field} is {value!r}; it must be one of {', '.join(map(repr, known))}")
 
@@ -64,7 +65,7 @@ class RotaryConfig:
     stretch_band: tuple[float, ...] = ()
 
     def __post_init__(self):
-        _check("layout", self.layout, LAYOUTS)
+        check_choice("layout", self.layout, LAYOUTS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,10 +133,10 @@ class TransformerConfig:
     lora: LoraConfig | None = None
 
     def __post_init__(self):
-        _check("norm", self.norm, NORMS)
-        _check("activation", self.activation, ACTIVATIONS)
-        _check("remat", self.remat, REMATS)
-        _check("attention", self.attention, tuple(ATTENTIONS))
+        check_choice("norm", self.norm, NORMS)
+        check_choice("activation", self.activation, ACTIVATIONS)
+        check_choice("remat", self.remat, REMATS)
+        check_choice("attention", self.attention, tuple(ATTENTIONS))
         if self.attention != "xla" and any(self.local_layers):
             raise ValueError(f"attention {self.attention!r} has no sliding windows: use 'xla'")
         if self.attention == "cudnn" and self.score_softcap:
@@ -180,10 +181,10 @@ class ConnectorConfig:
     bias: bool = True
 
     def __post_init__(self):
-        _check("pool", self.pool, ("concat", "mean"))
-        _check("activation", self.activation, ACTIVATIONS)
+        check_choice("pool", self.pool, ("concat", "mean"))
+        check_choice("activation", self.activation, ACTIVATIONS)
         if self.norm is not None:
-            _check("norm", self.norm, NORMS)
+            check_choice("norm", self.norm, NORMS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,7 +224,7 @@ class VisionConfig:
     deepstack_layers: tuple[int, ...] = ()
 
     def __post_init__(self):
-        _check("positions", self.positions, POSITIONS)
+        check_choice("positions", self.positions, POSITIONS)
         if self.image_height % self.patch_size or self.image_width % self.patch_size:
             size = f"{self.image_height}x{self.image_width}"
             raise ValueError(f"image size {size} is not a multiple of patch_size {self.patch_size}")
@@ -292,115 +293,13 @@ class VLMConfig:
     compute_dtype: str = "float32"
 
     def __post_init__(self):
-        _check("image_attention", self.image_attention, ("causal", "bidirectional"))
-        _check("image_positions", self.image_positions, ("sequential", "shared", "grid"))
-        _check("param_dtype", self.param_dtype, DTYPES)
-        _check("compute_dtype", self.compute_dtype, DTYPES)
+        check_choice("image_attention", self.image_attention, ("causal", "bidirectional"))
+        check_choice("image_positions", self.image_positions, ("sequential", "shared", "grid"))
+        check_choice("param_dtype", self.param_dtype, DTYPES)
+        check_choice("compute_dtype", self.compute_dtype, DTYPES)
         if self.image_attention == "bidirectional" and self.decoder.attention != "xla":
             raise ValueError(f"attention {self.decoder.attention!r} is causal, and images are not: use 'xla'")
         if self.image_positions == "grid" and len(self.decoder.rope.sections) != 3:
             raise ValueError(
                 "image_positions 'grid' turns by three axes: give the decoder's rope three sections"
-            )
-
-
-@dataclasses.dataclass(frozen=True)
-class LatentConfig:
-    """What a unified model draws: the latents of an image autoencoder.
-
-    Attributes:
-        channels: C of the autoencoder.
-        downsample: pixels per latent, each way.
-        height: rows of the latent grid.
-        width: columns of the latent grid.
-        pack: a token is a square of `pack` x `pack` latents.
-        prediction: what the linear head gives: the "velocity" ε − x₀ (BAGEL), or the "data" x₀, of which the velocity
-            follows. Noise fills all of a token's numbers, data do not: where a token holds more numbers than the
-            decoder is wide, as tokens of pixels do, no decoder can carry a velocity (JiT, arXiv 2511.13720).
-        image_marks: ids of the tokens right before and right behind a drawn image, which are part of it (BAGEL); ():
-            there are none.
-    """
-
-    channels: int
-    downsample: int
-    height: int
-    width: int
-    pack: int = 2
-    prediction: str = "velocity"
-    image_marks: tuple[int, ...] = ()
-
-    def __post_init__(self):
-        _check("prediction", self.prediction, PREDICTIONS)
-        if self.height % self.pack or self.width % self.pack:
-            size = f"{self.height}x{self.width}"
-            raise ValueError(f"latent grid {size} does not divide into squares of pack {self.pack}")
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Latent tokens per column and per row."""
-        return self.height // self.pack, self.width // self.pack
-
-    @property
-    def num_tokens(self) -> int:
-        """Tokens of one drawn image."""
-        return self.grid[0] * self.grid[1]
-
-    @property
-    def features(self) -> int:
-        """Numbers in one latent token."""
-        return self.pack**2 * self.channels
-
-    @property
-    def image_size(self) -> tuple[int, int]:
-        """Height and width of a drawn image, in pixels."""
-        return self.height * self.downsample, self.width * self.downsample
-
-
-@dataclasses.dataclass(frozen=True)
-class AutoencoderConfig:
-    """A convolutional KL autoencoder of images; the defaults are those of FLUX.
-
-    Attributes:
-        width: channels of the first level.
-        multipliers: channels of each level, in multiples of `width`; each level but the last halves the image.
-        blocks: residual blocks per level of the encoder; the decoder has one more.
-        channels: C, numbers per latent.
-        shift: latents are (z − shift) · scale; mean of z over images.
-        scale: 1 / standard deviation of z over images.
-    """
-
-    width: int = 128
-    multipliers: tuple[int, ...] = (1, 2, 4, 4)
-    blocks: int = 2
-    channels: int = 16
-    shift: float = 0.1159
-    scale: float = 0.3611
-
-    @property
-    def downsample(self) -> int:
-        """Pixels per latent, each way."""
-        return 2 ** (len(self.multipliers) - 1)
-
-
-@dataclasses.dataclass(frozen=True)
-class UnifiedConfig:
-    """A vision-language model that also draws.
-
-    Attributes:
-        vlm: what understands.
-        latent: what is drawn.
-        experts: what drawing does not share with understanding; "dense": nothing, "moe": the MLPs, "mot": every
-            weight of the decoder.
-    """
-
-    vlm: VLMConfig
-    latent: LatentConfig
-    experts: str = "mot"
-
-    def __post_init__(self):
-        _check("experts", self.experts, EXPERTS)
-        if self.vlm.decoder.width % 4:
-            width = self.vlm.decoder.width
-            raise ValueError(
-                f"positions of latent tokens are quarters of the width ({width}): make it a multiple of 4"
             )

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from mmrpt_jax.models.config import AutoencoderConfig, LatentConfig, UnifiedConfig, VLMConfig
+from mmrpt_jax.models.config import VLMConfig
 from mmrpt_jax.models.dual_encoder import DualEncoder, DualEncoderConfig
 from mmrpt_jax.models.kl_autoencoder import AutoencoderNetwork
 from mmrpt_jax.models.latents import LatentTokens
@@ -17,6 +17,7 @@ from mmrpt_jax.models.patches import ImagePatches
 from mmrpt_jax.models.paths import path_of
 from mmrpt_jax.models.sharding import RULES, parameter_shardings
 from mmrpt_jax.models.unified import copy_experts
+from mmrpt_jax.models.unified_config import AutoencoderConfig, LatentConfig, UnifiedConfig
 from mmrpt_jax.models.vlm import VLM, BranchTokens, PromptTokens
 
 Config = VLMConfig | UnifiedConfig | AutoencoderConfig | DualEncoderConfig

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from mmrpt_jax.models.config import LatentConfig, UnifiedConfig
 from mmrpt_jax.models.initialise import abstract_parameters, count_parameters, initialise
 from mmrpt_jax.models.sharding import make_mesh
 from mmrpt_jax.models.unified import encode_prompt, velocity
+from mmrpt_jax.models.unified_config import LatentConfig, UnifiedConfig
 from mmrpt_jax.models.vlm import VLM
 from mmrpt_jax.models.vlm_test import CONFIG, VARIANT, make_batch
 

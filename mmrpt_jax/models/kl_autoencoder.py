@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, UInt8
 from mmrpt_jax.models.attention import attend
 from mmrpt_jax.models.autoencoder import to_pixels
 from mmrpt_jax.models.chunk_attention import KeyBlock, heads_first
-from mmrpt_jax.models.config import AutoencoderConfig
+from mmrpt_jax.models.unified_config import AutoencoderConfig
 
 _CONV = nn.with_logical_partitioning(nn.initializers.lecun_normal(), (None, None, None, "channels"))
 _BIAS = nn.with_logical_partitioning(nn.initializers.zeros, ("norm",))

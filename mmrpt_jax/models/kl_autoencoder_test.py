@@ -7,7 +7,6 @@ import optax
 import pytest
 
 from mmrpt_jax.models.autoencoder import to_pixels
-from mmrpt_jax.models.config import AutoencoderConfig
 from mmrpt_jax.models.initialise import abstract_parameters, count_parameters, initialise
 from mmrpt_jax.models.kl_autoencoder import (
     AutoencoderNetwork,
@@ -17,6 +16,7 @@ from mmrpt_jax.models.kl_autoencoder import (
     reconstruction_loss,
 )
 from mmrpt_jax.models.sharding import make_mesh
+from mmrpt_jax.models.unified_config import AutoencoderConfig
 
 CONFIG = AutoencoderConfig(width=8, multipliers=(1, 2), blocks=1, channels=4)
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), np.uint8)

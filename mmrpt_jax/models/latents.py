@@ -4,8 +4,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from mmrpt_jax.models.config import LatentConfig
 from mmrpt_jax.models.layers import Linear
+from mmrpt_jax.models.unified_config import LatentConfig
 
 TIME_FEATURES = 256
 # Below this time a velocity is not divided by less: errors in the data would grow without bound.

@@ -4,7 +4,6 @@ import jax
 import numpy as np
 import pytest
 
-from mmrpt_jax.models.config import LatentConfig
 from mmrpt_jax.models.latents import (
     LatentTokens,
     grid_positions,
@@ -12,6 +11,7 @@ from mmrpt_jax.models.latents import (
     time_features,
     unpack_latents,
 )
+from mmrpt_jax.models.unified_config import LatentConfig
 
 CONFIG = LatentConfig(channels=3, downsample=8, height=4, width=6)
 D = 16

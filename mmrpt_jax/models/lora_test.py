@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from mmrpt_jax.models.config import LatentConfig, LoraConfig, UnifiedConfig
+from mmrpt_jax.models.config import LoraConfig
 from mmrpt_jax.models.initialise import abstract_parameters, initialise
 from mmrpt_jax.models.layers import Linear
 from mmrpt_jax.models.lora import adapt, adapter_only, is_adapter, merge_lora, without_adapters
 from mmrpt_jax.models.paths import paths_of
 from mmrpt_jax.models.sharding import make_mesh
+from mmrpt_jax.models.unified_config import LatentConfig, UnifiedConfig
 from mmrpt_jax.models.vlm_test import CONFIG, make_batch, random_parameters
 
 RANK, ALPHA = 2, 3.0

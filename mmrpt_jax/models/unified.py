@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
-from mmrpt_jax.models.config import UnifiedConfig
 from mmrpt_jax.models.decoder import Stack
 from mmrpt_jax.models.framed import run_framed, stand_together
 from mmrpt_jax.models.latents import LatentTokens
@@ -22,6 +21,7 @@ from mmrpt_jax.models.layer_attention import KeysValues
 from mmrpt_jax.models.patches import ImagePatches
 from mmrpt_jax.models.paths import overlay
 from mmrpt_jax.models.tokens import Context
+from mmrpt_jax.models.unified_config import UnifiedConfig
 from mmrpt_jax.models.vlm import VLM, BranchTokens, PromptState, PromptTokens, prompt_context
 
 

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmrpt_jax.models.config import LatentConfig, UnifiedConfig
 from mmrpt_jax.models.forward import forward
 from mmrpt_jax.models.latents import LatentTokens
 from mmrpt_jax.models.paths import overlay
@@ -15,6 +14,7 @@ from mmrpt_jax.models.unified import (
     encode_thoughts,
     velocity,
 )
+from mmrpt_jax.models.unified_config import LatentConfig, UnifiedConfig
 from mmrpt_jax.models.vlm import VLM, BranchTokens, PromptTokens
 from mmrpt_jax.models.vlm_test import CONFIG as PLAIN
 from mmrpt_jax.models.vlm_test import IMAGE, TEXT, random_parameters

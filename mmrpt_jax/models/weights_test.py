@@ -7,9 +7,9 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 from safetensors.numpy import load_file
 
-from mmrpt_jax.models.config import AutoencoderConfig, LatentConfig, UnifiedConfig
 from mmrpt_jax.models.initialise import abstract_parameters
 from mmrpt_jax.models.sharding import make_mesh
+from mmrpt_jax.models.unified_config import AutoencoderConfig, LatentConfig, UnifiedConfig
 from mmrpt_jax.models.vlm_test import CONFIG, random_parameters
 from mmrpt_jax.models.weights import load_weights, save_weights
 

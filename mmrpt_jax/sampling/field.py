@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
-from mmrpt_jax.models.config import UnifiedConfig
 from mmrpt_jax.models.patches import ImagePatches
 from mmrpt_jax.models.unified import ThoughtState, encode_prompt, encode_thoughts, velocity
+from mmrpt_jax.models.unified_config import UnifiedConfig
 from mmrpt_jax.models.vlm import BranchTokens, PromptState, PromptTokens
 from mmrpt_jax.sampling.guidance import Guidance, guide
 

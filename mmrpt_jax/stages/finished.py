@@ -8,8 +8,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from mmrpt_jax.models import VLMConfig
-from mmrpt_jax.models.config import UnifiedConfig
 from mmrpt_jax.models.sharding import make_mesh
+from mmrpt_jax.models.unified_config import UnifiedConfig
 from mmrpt_jax.stages.checks import ConfigError
 from mmrpt_jax.stages.completion import is_complete
 from mmrpt_jax.stages.opening import open_processor

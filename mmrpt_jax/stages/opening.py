@@ -17,13 +17,13 @@ from mmrpt_jax.data.scene_source import SceneSource
 from mmrpt_jax.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from mmrpt_jax.models import TransformerConfig, VisionConfig, VLMConfig
 from mmrpt_jax.models.autoencoder import Autoencoder, PatchAutoencoder
-from mmrpt_jax.models.config import LatentConfig, UnifiedConfig
 from mmrpt_jax.models.families.flux import read_autoencoder
 from mmrpt_jax.models.linear_autoencoder import (
     fit_linear_autoencoder,
     load_linear_autoencoder,
     save_linear_autoencoder,
 )
+from mmrpt_jax.models.unified_config import LatentConfig, UnifiedConfig
 from mmrpt_jax.stages.published import open_published
 from mmrpt_jax.stages.published_unified import PublishedUnified
 from mmrpt_jax.stages.trained import with_training

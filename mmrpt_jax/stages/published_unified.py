@@ -15,9 +15,9 @@ from mmrpt_jax.data.preprocessing.families import DRAWING_CONVENTIONS
 from mmrpt_jax.models import VLMConfig, abstract_parameters
 from mmrpt_jax.models.autoencoder import Autoencoder
 from mmrpt_jax.models.checkpoint_files import open_checkpoint
-from mmrpt_jax.models.config import UnifiedConfig
 from mmrpt_jax.models.families.drawing import DRAWING_FAMILIES, DrawingFamily
 from mmrpt_jax.models.import_weights import check_fit, read_weights
+from mmrpt_jax.models.unified_config import UnifiedConfig
 from mmrpt_jax.models.weight_table import Weight, flatten
 
 

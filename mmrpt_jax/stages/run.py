@@ -24,10 +24,10 @@ from mmrpt_jax.data.tokenizer import EOS, MASK, Tokenizer
 from mmrpt_jax.evaluation.evaluator import Evaluator
 from mmrpt_jax.models import VLMConfig, abstract_parameters, initialise
 from mmrpt_jax.models.autoencoder import Autoencoder
-from mmrpt_jax.models.config import UnifiedConfig
 from mmrpt_jax.models.lora import adapter_only, without_adapters
 from mmrpt_jax.models.paths import overlay, split
 from mmrpt_jax.models.unified import copy_experts
+from mmrpt_jax.models.unified_config import UnifiedConfig
 from mmrpt_jax.models.weights import load_weights, save_weights
 from mmrpt_jax.stages.checks import ConfigError
 from mmrpt_jax.stages.opening import open_autoencoder, open_source

@@ -8,8 +8,8 @@ from safetensors import SafetensorError, safe_open
 
 from mmrpt_jax.data.tokenizer import load_tokenizer
 from mmrpt_jax.models import VLMConfig, abstract_parameters
-from mmrpt_jax.models.config import UnifiedConfig
 from mmrpt_jax.models.lora import without_adapters
+from mmrpt_jax.models.unified_config import UnifiedConfig
 from mmrpt_jax.stages.checks import ConfigError
 
 

@@ -10,9 +10,10 @@ import jax
 from ml_collections import ConfigDict
 
 from mmrpt_jax.models.checkpoint_files import fingerprint
-from mmrpt_jax.models.config import UnifiedConfig, VLMConfig
+from mmrpt_jax.models.config import VLMConfig
 from mmrpt_jax.models.hub import resolve_checkpoint
 from mmrpt_jax.models.sharding import make_mesh
+from mmrpt_jax.models.unified_config import UnifiedConfig
 from mmrpt_jax.stages.checks import ConfigError
 from mmrpt_jax.stages.completion import write_whole
 from mmrpt_jax.stages.opening import open_processor

@@ -5,8 +5,9 @@ twice its forward pass. Padding counts, and so do all keys of a causal query, al
 leaves out those that it does not see in long sequences.
 """
 
-from mmrpt_jax.models.config import TransformerConfig, UnifiedConfig, VLMConfig
+from mmrpt_jax.models.config import TransformerConfig, VLMConfig
 from mmrpt_jax.models.latents import TIME_FEATURES
+from mmrpt_jax.models.unified_config import UnifiedConfig
 
 
 def stack_flops(config: TransformerConfig, tokens: int, keys: int) -> float:

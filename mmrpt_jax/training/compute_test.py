@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from mmrpt_jax.models import BranchTokens, PromptTokens, TransformerConfig, VisionConfig, VLMConfig
-from mmrpt_jax.models.config import ConnectorConfig, LatentConfig, UnifiedConfig
+from mmrpt_jax.models.config import ConnectorConfig
 from mmrpt_jax.models.initialise import abstract_parameters
+from mmrpt_jax.models.unified_config import LatentConfig, UnifiedConfig
 from mmrpt_jax.training.compute import drawing_flops, forward_flops, update_flops
 
 TINY = VLMConfig(

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from mmrpt_jax.models.config import UnifiedConfig
 from mmrpt_jax.models.unified import encode_prompt, velocity
+from mmrpt_jax.models.unified_config import UnifiedConfig
 from mmrpt_jax.models.vlm import PromptTokens
 from mmrpt_jax.objectives import (
     flow_matching_loss,

@@ -6,8 +6,8 @@ import pytest
 from mmrpt_jax.data.prompts import Wording, encode_prompts
 from mmrpt_jax.models import initialise
 from mmrpt_jax.models.autoencoder import PatchAutoencoder, encode_tokens
-from mmrpt_jax.models.config import LatentConfig, UnifiedConfig
 from mmrpt_jax.models.unified import encode_prompt, velocity
+from mmrpt_jax.models.unified_config import LatentConfig, UnifiedConfig
 from mmrpt_jax.training.accumulate import accumulate_gradients
 from mmrpt_jax.training.drawing import DrawingBatch, make_drawing_loss
 

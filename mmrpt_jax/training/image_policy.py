@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from mmrpt_jax.models.config import UnifiedConfig
+from mmrpt_jax.models.unified_config import UnifiedConfig
 from mmrpt_jax.objectives import (
     best_of_group_weights,
     flow_dpo_loss,

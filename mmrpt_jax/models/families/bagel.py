@@ -11,14 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mmrpt_jax.models.config import (
-    ConnectorConfig,
-    LatentConfig,
-    TransformerConfig,
-    UnifiedConfig,
-    VisionConfig,
-    VLMConfig,
-)
+from mmrpt_jax.models.config import ConnectorConfig, TransformerConfig, VisionConfig, VLMConfig
 from mmrpt_jax.models.families.lineage import (
     activation,
     decoder_sizes,
@@ -30,6 +23,7 @@ from mmrpt_jax.models.families.lineage import (
 from mmrpt_jax.models.families.siglip_tower import TOWER, tower_config, tower_weights
 from mmrpt_jax.models.json_file import read_json_object
 from mmrpt_jax.models.latents import grid_positions
+from mmrpt_jax.models.unified_config import LatentConfig, UnifiedConfig
 from mmrpt_jax.models.weight_table import Weight
 
 Shapes = Mapping[str, tuple[int, ...]]

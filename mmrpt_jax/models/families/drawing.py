@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mmrpt_jax.models.autoencoder import Autoencoder
-from mmrpt_jax.models.config import UnifiedConfig
 from mmrpt_jax.models.families import bagel, flux
+from mmrpt_jax.models.unified_config import UnifiedConfig
 from mmrpt_jax.models.weight_table import Weight
 
 

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mmrpt_jax.models.checkpoint_files import open_checkpoint
-from mmrpt_jax.models.config import AutoencoderConfig
 from mmrpt_jax.models.import_weights import read_weights
 from mmrpt_jax.models.initialise import abstract_parameters
 from mmrpt_jax.models.kl_autoencoder import KLAutoencoder
+from mmrpt_jax.models.unified_config import AutoencoderConfig
 from mmrpt_jax.models.weight_table import AS_IS, Weight, flatten, permuted
 
 _CONVOLUTION = permuted(2, 3, 1, 0)

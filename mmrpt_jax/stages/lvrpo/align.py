@@ -12,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mmrpt_jax.models.autoencoder import decode_tokens
-from mmrpt_jax.models.config import UnifiedConfig
+from mmrpt_jax.models.unified_config import UnifiedConfig
 from mmrpt_jax.reporting.completions import CompletionsWriter
 from mmrpt_jax.reporting.drawings import DrawingsWriter
 from mmrpt_jax.rewards import in_time, weighted

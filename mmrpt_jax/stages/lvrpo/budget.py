@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from mmrpt_jax.models.config import UnifiedConfig
+from mmrpt_jax.models.unified_config import UnifiedConfig
 from mmrpt_jax.stages.lvrpo.arms import Arm, algorithm_of, needs_reference, reward_weights
 from mmrpt_jax.training.compute import drawing_flops, forward_flops, update_flops
 

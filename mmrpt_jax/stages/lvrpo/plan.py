@@ -4,7 +4,7 @@ import jax
 from ml_collections import ConfigDict
 
 from mmrpt_jax.models import abstract_parameters, count_parameters
-from mmrpt_jax.models.config import UnifiedConfig
+from mmrpt_jax.models.unified_config import UnifiedConfig
 from mmrpt_jax.stages.lvrpo.arms import ARMS
 from mmrpt_jax.stages.lvrpo.budget import arm_steps, budget_flops
 from mmrpt_jax.stages.opening import unified_config

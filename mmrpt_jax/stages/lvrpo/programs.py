@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from mmrpt_jax.models import abstract_parameters
-from mmrpt_jax.models.config import UnifiedConfig
+from mmrpt_jax.models.unified_config import UnifiedConfig
 from mmrpt_jax.sampling import Conditions, FlowSampler, make_image_rollout
 from mmrpt_jax.stages.lvrpo.align import image_sampler, policy_tasks, policy_velocity
 from mmrpt_jax.stages.lvrpo.arms import ARMS, Arm, algorithm_of, needs_reference

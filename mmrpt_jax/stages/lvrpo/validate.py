@@ -7,8 +7,8 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from mmrpt_jax.models.config import EXPERTS, PREDICTIONS
 from mmrpt_jax.models.families.flux import file_config
+from mmrpt_jax.models.unified_config import EXPERTS, PREDICTIONS
 from mmrpt_jax.objectives import FLOW_KL_KINDS, VARIANTS
 from mmrpt_jax.rewards import IMAGE_REWARDS, READ_GAIN, REWARDS
 from mmrpt_jax.rewards.grounding import POOLINGS
