@@ -30,6 +30,7 @@ from experiments.configs import mmrpt_scenes
 from mmrpt_jax.models import VLMConfig, initialise
 from mmrpt_jax.models.packing import pack_lengths
 from mmrpt_jax.models.places import Packing
+from mmrpt_jax.reporting.command_line import UsageError
 from mmrpt_jax.stages.mmrpt.programs import policy_update
 from mmrpt_jax.stages.opening import model_config
 from mmrpt_jax.stages.trained import with_training
@@ -79,7 +80,13 @@ def _share(text: str) -> float:
 
 
 def measure_updates(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """The product, and the updates that are asked for."""
+    """The product, and the updates that are asked for.
+
+    Raises:
+        UsageError: answers are to be packed, and no size says of what model.
+    """
+    if options.filled and not options.size:
+        raise UsageError("--filled packs the answers of an update with --size: name one")
     rows = _PRODUCT if jax.default_backend() == "cpu" else _PRODUCT_ON_CARD
     works = sized_works(options) if options.size else scenes_works(options)
     return measure(product_work(rows, options.dtype), works, repeats=options.repeats)

@@ -1,7 +1,9 @@
 """The benchmark in miniature: what it counts and what it writes, not how fast anything is."""
 
 import json
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from experiments.benchmarks import update
@@ -71,3 +73,17 @@ def test_the_update_of_a_size_sees_its_prompt_and_image(monkeypatch, tmp_path):
     tower = 2304 * (2 * 14 * 14 * 3 * 32 + 32 * (4 * 32 + 3 * 32) + 2 * 32 * 2304)
     connector = 576 * (128 * 128 + 128 * 32)
     assert work["GFLOP"] == pytest.approx(3 * 2 * (decoder + tower + connector) / 1e9)
+
+
+def test_packed_answers_are_as_long_as_they_are_asked_to_be(monkeypatch):
+    monkeypatch.setattr(update, "policy_work", lambda config, model, packing=None: packing)
+    options = SimpleNamespace(size="tiny", dtype="float32", group=64, prompt=600, answer=100, filled=0.3)
+    alone, packed = update.sized_works(options).values()
+    assert alone is None
+    lengths = np.bincount(packed.branch[0], minlength=64)
+    assert lengths.max() <= 60 and lengths.min() >= 1 and abs(lengths.mean() - 30) < 5
+
+
+def test_packed_answers_need_a_model(capsys):
+    assert update.main(["--filled=0.5"]) == 2
+    assert "--filled packs the answers of an update with --size" in capsys.readouterr().err
