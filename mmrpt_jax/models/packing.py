@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from mmrpt_jax.models.places import EMPTY, BranchTokens, Packing
+from mmrpt_jax.models.places import EMPTY, BranchTokens, PackedBranches, Packing
 
 
 def pack_lengths(lengths: Int[np.ndarray, "B G"], buckets: Sequence[int]) -> Packing | None:
@@ -35,11 +35,10 @@ def pack_lengths(lengths: Int[np.ndarray, "B G"], buckets: Sequence[int]) -> Pac
     return Packing(branch, step)
 
 
-def pack(branches: BranchTokens, packing: Packing) -> BranchTokens:
-    """Branches [B G R] as rows [B 1 S]."""
+def pack(branches: BranchTokens, packing: Packing) -> PackedBranches:
+    """Branches as rows."""
     rows = jnp.arange(len(branches.ids))[:, None]
-    ids, valid = branches.ids[rows, packing.branch, packing.step], packing.branch != EMPTY
-    return BranchTokens(ids[:, None], valid[:, None], packing)
+    return PackedBranches(branches.ids[rows, packing.branch, packing.step][:, None], packing)
 
 
 def unpack(values: Float[Array, "B 1 S"], packing: Packing, branches: BranchTokens) -> Float[Array, "B G R"]:

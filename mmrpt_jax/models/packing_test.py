@@ -47,7 +47,7 @@ def test_a_branch_of_no_length_takes_no_room():
 def test_what_is_packed_comes_back(packing):
     _, _, branches = make_batch()
     rows = pack(branches, packing)
-    assert rows.valid.sum() == LENGTHS.sum()
+    assert rows.ids.shape == (2, 1, 13)
     back = unpack(rows.ids.astype(np.float32), packing, branches)
     np.testing.assert_array_equal(back, np.where(branches.valid, branches.ids, 0))
 

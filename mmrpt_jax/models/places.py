@@ -43,17 +43,27 @@ class Packing(NamedTuple):
 
 
 class BranchTokens(NamedTuple):
-    """The G continuations of each prompt, padded on the right; or all of them in one row of S tokens.
+    """The G continuations of each prompt, padded on the right.
 
     Attributes:
-        ids: [B G R]; of packed branches [B 1 S].
-        valid: [B G R], True up to and including the end token; [B 1 S].
-        packing: of packed branches; None: every branch has a row of its own.
+        ids: [B G R].
+        valid: [B G R], True up to and including the end token.
     """
 
     ids: Int[Array, "B G R"]
     valid: Bool[Array, "B G R"]
-    packing: Packing | None = None
+
+
+class PackedBranches(NamedTuple):
+    """The continuations of each prompt in one row.
+
+    Attributes:
+        ids: [B 1 S].
+        packing: what they are.
+    """
+
+    ids: Int[Array, "B 1 S"]
+    packing: Packing
 
 
 def prompt_places(config: VLMConfig, prompt: PromptTokens, images: VisualTokens | None) -> Tokens:

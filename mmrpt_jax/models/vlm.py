@@ -11,6 +11,7 @@ from mmrpt_jax.models.decoder import LayerOutput, Stack
 from mmrpt_jax.models.patches import ImagePatches
 from mmrpt_jax.models.places import (
     BranchTokens,
+    PackedBranches,
     Packing,
     PromptTokens,
     branch_places,
@@ -104,7 +105,7 @@ class VLM(nn.Module):
         self,
         images: UInt8[Array, "B C h w 3"] | ImagePatches | None,
         prompt: PromptTokens,
-        branches: BranchTokens,
+        branches: BranchTokens | PackedBranches,
         regions: Float[Array, "B P M"] | None = None,
         query_weights: Float[Array, "B G R"] | None = None,
     ) -> tuple[Float[Array, "B G R D"], LayerOutput]:
@@ -119,17 +120,18 @@ class VLM(nn.Module):
         """
         x, tokens, added = self._place_prompt(images, prompt)
         context = prompt_context(prompt.valid)._replace(regions=regions, query_weights=query_weights)
-        if branches.packing is None:
+        packing = branches.packing if isinstance(branches, PackedBranches) else None
+        if packing is None:
             behind = branch_places(self.config, _length(tokens), prompt.valid, branches.valid)
         else:
-            behind = packed_places(self.config, _length(tokens), branches.packing)
+            behind = packed_places(self.config, _length(tokens), packing)
             # The prompt is near to all of them.
             context = context._replace(places=None)
         group = GroupTokens(tokens, behind, context)
         row = join_row(x, self.embed(branches.ids))
         hidden, out = self.decoder(row, (), (), group, added, causal=self._is_causal(images))
         of_prompt, of_branches = group.split(hidden)
-        return _predicting(_at_the_end(of_prompt, prompt), of_branches, branches.packing), out
+        return _predicting(_at_the_end(of_prompt, prompt), of_branches, packing), out
 
     def _place_prompt(
         self, images, prompt: PromptTokens

@@ -216,7 +216,7 @@ def test_padding_changes_nothing(params, batch):
     images, prompt, branches = batch
     ids, valid, slots = (np.pad(x, ((0, 0), (0, 4))) for x in prompt)
     wide_prompt = PromptTokens(np.where(valid, ids, 7), valid, slots)
-    ids, valid = (np.pad(x, ((0, 0), (0, 0), (0, 3))) for x in branches[:2])
+    ids, valid = (np.pad(x, ((0, 0), (0, 0), (0, 3))) for x in branches)
     wide_branches = BranchTokens(np.where(valid, ids, 9), valid)
     padded = score(CONFIG, params, images, wide_prompt, wide_branches)
     plain = score(CONFIG, params, images, prompt, branches)
