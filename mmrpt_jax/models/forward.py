@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import jax
 from jaxtyping import Array, Bool, Float, UInt8
 
 from mmrpt_jax.models.config import VLMConfig
@@ -73,7 +74,5 @@ def forward(
         softcap=config.logit_softcap,
     )
     if packing is not None:
-        scores = scores._replace(
-            **{name: unpack(x, packing, branches) for name, x in scores._asdict().items()}
-        )
+        scores = jax.tree.map(lambda x: unpack(x, packing, branches), scores)
     return Forward(scores.logprobs, scores.entropy, out.mass, out.received)

@@ -26,7 +26,7 @@ class Projected(NamedTuple):
 
 
 class LayerAttention(NamedTuple):
-    """The attention of a layer; each way to look gives what is seen, and the keys and values to be left behind.
+    """The attention of a layer; each way to look gives what is seen and, but for groups, what to leave behind.
 
     Attributes:
         config: the layer's.

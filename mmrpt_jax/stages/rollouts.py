@@ -18,6 +18,11 @@ def rollout_size(cfg: ConfigDict) -> int:
     return candidates(cfg) // cfg.rollout_parts
 
 
+def answer_layouts(cfg: ConfigDict) -> int:
+    """Shapes that a group's answers have in updates: a row each, or one row of each of the lengths that are named."""
+    return 1 + len(cfg.packed_lengths)
+
+
 def check_rollouts(config: ConfigDict, section: str, devices: Sequence[jax.Device] | None = None) -> None:
     """Checks that `config.<section>` draws groups that can be compared, in parts that divide over the devices.
 

@@ -82,6 +82,12 @@ def reference(update, off_policy):
     return update(off_policy)
 
 
+def spread(params, model, mesh):
+    """Parameters where a run on that mesh has them."""
+    abstract = abstract_parameters(model, mesh)
+    return jax.tree.map(lambda x, like: jax.device_put(x, like.sharding), params, abstract)
+
+
 def assert_same(found, expected):
     (gradients, metrics), (expected_gradients, expected_metrics) = found, expected
     jax.tree.map(
@@ -168,9 +174,7 @@ def test_neither_the_split_nor_a_longer_prompt_bucket_matters(update, off_policy
 @pytest.mark.parametrize("shape", [(8, 1, 1), (2, 4, 1), (4, 2, 1), (1, 8, 1), (2, 2, 2)])
 def test_devices_do_not_matter(tiny_model, tiny_params, update, off_policy, reference, shape):
     mesh = make_mesh(*shape)
-    params = jax.tree.map(
-        lambda x, like: jax.device_put(x, like.sharding), tiny_params, abstract_parameters(tiny_model, mesh)
-    )
+    params = spread(tiny_params, tiny_model, mesh)
     assert_same(update(jax.device_put(off_policy, batch_sharding(mesh)), params), reference)
 
 
@@ -181,9 +185,7 @@ def test_neither_do_answers_in_one_row(tiny_model, tiny_params, update, off_poli
     packing = pack_lengths(lengths, [int(lengths.sum(axis=1).max())])
     # Packing is made on the host: it comes as it is.
     mesh, packed = make_mesh(*shape), off_policy._replace(packing=None)
-    params = jax.tree.map(
-        lambda x, like: jax.device_put(x, like.sharding), tiny_params, abstract_parameters(tiny_model, mesh)
-    )
+    params = spread(tiny_params, tiny_model, mesh)
     packed = jax.device_put(packed, batch_sharding(mesh))._replace(packing=packing)
     parts = 2 if shape == (2, 2, 2) else 1
     assert_same(update(packed, params, micro_batches=parts), reference)

@@ -18,7 +18,7 @@ from mmrpt_jax.stages.lvrpo.align import image_sampler, policy_tasks, policy_vel
 from mmrpt_jax.stages.lvrpo.arms import ARMS, Arm, algorithm_of, needs_reference
 from mmrpt_jax.stages.lvrpo.examiner import drawing_sampler
 from mmrpt_jax.stages.lvrpo.pretrain import imitation_tasks
-from mmrpt_jax.stages.rollouts import rollout_size
+from mmrpt_jax.stages.rollouts import answer_layouts, rollout_size
 from mmrpt_jax.stages.topology.program import (
     Program,
     abstract_state,
@@ -119,7 +119,7 @@ class _Parts:
     def answers_reference(self) -> Program:
         cfg = self.config.understanding
         program = self.texts.scored(cfg.prompts_per_step, cfg.group_size, **self.sharpness)
-        return program._replace(variants=program.variants * (1 + len(cfg.packed_lengths)))
+        return program._replace(variants=program.variants * answer_layouts(cfg))
 
     def drawings(self) -> Program:
         cfg = self.config.generation
@@ -152,8 +152,8 @@ class _Parts:
             "generation": (passes + guided) / (1 + guided) * self._look_flops(generation.prompts_per_step),
         }
         program = self._training(tasks, batches, sum(flops[task] for task in tasks))
-        packed = len(understanding.packed_lengths) if "understanding" in tasks else 0
-        return program._replace(variants=program.variants * (1 + packed))
+        layouts = answer_layouts(understanding) if "understanding" in tasks else 1
+        return program._replace(variants=program.variants * layouts)
 
     def _imitation(self, weights: Mapping[str, float]) -> Program:
         weights = {task: weight for task, weight in weights.items() if weight}

@@ -13,7 +13,7 @@ from mmrpt_jax.models import VLMConfig, abstract_parameters
 from mmrpt_jax.stages.mmrpt.arms import ARMS
 from mmrpt_jax.stages.mmrpt.reinforce import loss_options
 from mmrpt_jax.stages.mmrpt.rewards import computes_gain
-from mmrpt_jax.stages.rollouts import rollout_size
+from mmrpt_jax.stages.rollouts import answer_layouts, rollout_size
 from mmrpt_jax.stages.topology.program import Program, abstract_state, split_batch
 from mmrpt_jax.stages.topology.shapes import array, branch_shapes, image_shapes, prompt_shapes
 from mmrpt_jax.stages.topology.texts import Texts
@@ -139,14 +139,14 @@ class _Parts:
     def reference(self) -> Program:
         rl = self.config.rl
         program = self.texts.scored(rl.prompts_per_step, rl.group_size, **_scoring(self.config, self.model))
-        return program._replace(variants=program.variants * (1 + len(rl.packed_lengths)))
+        return program._replace(variants=program.variants * answer_layouts(rl))
 
     def update(self) -> Program:
         rl = self.config.rl
         step, optimizer, batch = policy_update(self.config, self.model)
         flops = self.texts.update_flops(rl.prompts_per_step, rl.group_size, self.texts.longest)
         program = self._training(step, optimizer, batch, flops)
-        return program._replace(variants=program.variants * (1 + len(rl.packed_lengths)))
+        return program._replace(variants=program.variants * answer_layouts(rl))
 
     def _imitation(self, prompts: int, group: int, tokens: int, micro_batches: int) -> Program:
         optimizer = make_optimizer(learning_rate=1.0, steps=1)
